@@ -1,0 +1,203 @@
+"""All that server and worker share: the Celery app, names in Redis, payloads.
+
+Names in Redis (``<server>`` is the id that a server gave itself at its first start):
+
+==============================  =========================================================
+``sdq.model.<model_id>``        Celery queue of the jobs of one model
+``sdq.events.<server>``         stream: begun, succeeded with the picture, failed; deleted
+                                entry by entry once the server has committed it
+``sdq.progress.<server>``       stream: steps; trimmed, so news may be lost, pictures not
+``sdq.cancel.<job_id>``         flag: stop this job between two steps; expires by itself
+``sdq.workers``                 sorted set: worker ids by the time of their last heartbeat
+``sdq.worker.<worker_id>``      the last heartbeat; expires by itself
+``sdq.epoch.<server>``          written by the server; gone when Redis came back empty
+==============================  =========================================================
+
+Two streams, not one: a trimmed stream that also carried pictures could lose one.
+"""
+
+from typing import Annotated, Any, cast
+
+import msgpack
+import msgspec
+from celery import Celery
+
+from sdq.protocol.codec import unpack
+from sdq.protocol.model import Sha256
+from sdq.spec import ImageSpec
+
+DRAW_TASK = "sdq.draw"
+
+HEARTBEAT_INTERVAL_SECONDS = 2.0
+HEARTBEAT_TIMEOUT_SECONDS = 8.0
+"""A worker that was silent for so long counts as gone."""
+
+CANCEL_FLAG_SECONDS = 3_600
+PROGRESS_STREAM_ENTRIES = 2_000
+EVENT_STREAM_ENTRIES = 10_000
+"""A stream nobody reads stops growing there; a picture cut off is drawn again."""
+
+MAX_IMAGE_BYTES = 48 * 1024 * 1024
+EVENT_FIELD = b"event"
+
+JobId = Annotated[str, msgspec.Meta(pattern="^[0-9a-z]{1,40}$")]
+WorkerId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
+
+
+def queue_of(model_id: str) -> str:
+    return f"sdq.model.{model_id}"
+
+
+def events_stream(server_id: str) -> str:
+    return f"sdq.events.{server_id}"
+
+
+def progress_stream(server_id: str) -> str:
+    return f"sdq.progress.{server_id}"
+
+
+def cancel_flag(job_id: str) -> str:
+    return f"sdq.cancel.{job_id}"
+
+
+def heartbeat_key(worker_id: str) -> str:
+    return f"sdq.worker.{worker_id}"
+
+
+def epoch_key(server_id: str) -> str:
+    return f"sdq.epoch.{server_id}"
+
+
+WORKERS_SET = "sdq.workers"
+
+
+class DrawTask(msgspec.Struct, frozen=True):
+    """The one argument of the Celery task."""
+
+    job_id: JobId
+    attempt: Annotated[int, msgspec.Meta(ge=1)]
+    server_id: JobId
+    spec: ImageSpec
+    key: Sha256
+    fingerprint: Sha256  # of the model that must draw it
+
+
+class _Event(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower):
+    job_id: JobId
+    attempt: int
+    worker_id: WorkerId
+
+
+class Begun(_Event, frozen=True):
+    """A worker took the job."""
+
+
+class Stepped(_Event, frozen=True):
+    """Progress; travels in the progress stream."""
+
+    step: int
+    steps: int
+
+
+class Drawn(_Event, frozen=True):
+    """The job succeeded: a PNG that holds its own spec."""
+
+    image: bytes
+    draw_seconds: float
+
+
+class Broke(_Event, frozen=True):
+    """The job failed. ``retryable``: bad luck, another attempt may succeed."""
+
+    code: str
+    message: str
+    retryable: bool
+
+
+class Stopped(_Event, frozen=True):
+    """The job was cancelled between two steps."""
+
+
+WorkerEvent = Begun | Stepped | Drawn | Broke | Stopped
+
+
+class HeldModel(msgspec.Struct, frozen=True):
+    model_id: str
+    fingerprint: Sha256
+
+
+class Heartbeat(msgspec.Struct, frozen=True):
+    """What a worker says of itself every `HEARTBEAT_INTERVAL_SECONDS`."""
+
+    worker_id: WorkerId
+    host: str
+    models: tuple[HeldModel, ...]
+    device: str
+    state: str  # loading, ready, drawing, stopping
+    active: tuple[JobId, ...]  # jobs in hand
+    concurrency: int
+    seconds_per_step: float | None  # measured; None until the first picture
+    versions: dict[str, str]
+    sent_at: float  # seconds since 1970, by the worker's clock
+
+
+def pack(value: msgspec.Struct) -> bytes:
+    """A payload or event as msgpack."""
+    packed: bytes = msgpack.packb(msgspec.to_builtins(value, builtin_types=(bytes,)))
+    return packed
+
+
+def to_argument(task: DrawTask) -> dict[str, Any]:
+    """The task as the plain values that Celery serialises."""
+    return cast("dict[str, Any]", msgspec.to_builtins(task))
+
+
+def from_argument(argument: object) -> DrawTask:
+    """The checked task. Raises `msgspec.ValidationError`."""
+    return msgspec.convert(argument, DrawTask)
+
+
+def read_event(data: bytes) -> WorkerEvent:
+    """A checked event. Raises `InvalidMessage` or `msgspec.ValidationError`."""
+    return cast("WorkerEvent", msgspec.convert(unpack(data), WorkerEvent))
+
+
+def read_heartbeat(data: bytes) -> Heartbeat:
+    """A checked heartbeat. Raises `InvalidMessage` or `msgspec.ValidationError`."""
+    return msgspec.convert(unpack(data), Heartbeat)
+
+
+def make_app(redis_url: str) -> Celery:
+    """The Celery app: msgpack only, no results, nothing fetched ahead, early acknowledgement.
+
+    Early acknowledgement and no prefetching mean that nothing hides in a dead worker until
+    Celery's visibility time-out: the server sees the missing heartbeat and sends the job again.
+    """
+    app = Celery("sdq", broker=redis_url, set_as_current=False)
+    app.conf.update(
+        task_serializer="msgpack",
+        result_serializer="msgpack",
+        accept_content=["msgpack"],
+        result_backend=None,
+        task_ignore_result=True,
+        task_store_errors_even_if_ignored=False,
+        task_acks_late=False,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_hijack_root_logger=False,
+        worker_send_task_events=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        task_send_sent_event=False,
+        event_queue_expires=60,
+        broker_connection_retry=True,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "visibility_timeout": 12 * 3600,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+        },
+        task_default_queue="sdq.none",
+        task_create_missing_queues=True,
+    )
+    return app

@@ -1,0 +1,239 @@
+"""Settings: built-in default < configuration file < environment < flag.
+
+The file is TOML, ``config.toml`` in the home of sdq (``SDQ_HOME``), with one table a part::
+
+    [client]
+    server = "gpu-box:7433"
+
+    [server]
+    retention_days = 30
+
+`load` reads all of it once; the result is frozen and is handed down. A flag that was given
+replaces a value with `Settings.with_flags`.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from sdq.errors import UsageError
+
+GIB = 1024**3
+MIB = 1024**2
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    server: str = "127.0.0.1:7433"
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    host: str = "127.0.0.1"
+    port: int = 7433
+    redis: str = ""  # empty: a Redis of its own, started beside the server
+    redis_port: int = 0  # of its own Redis; 0: any free one, kept from then on
+    data_dir: str = ""  # empty: `server` in the home
+    retention_days: float = 30.0
+    library_max_bytes: int = 10 * GIB
+    memory_cache_bytes: int = 64 * MIB  # pictures kept in memory for quick answers
+    max_connections: int = 500
+    max_prompt_characters: int = 2_000
+    max_count: int = 100
+    max_queued_jobs: int = 100_000
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    device: str = "auto"
+    concurrency: int = 2  # tasks in hand: one is drawn while the next one gets ready
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where sdq keeps everything."""
+
+    root: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.root / "config.toml"
+
+    @property
+    def server_dir(self) -> Path:
+        return self.root / "server"
+
+    @property
+    def worker_dir(self) -> Path:
+        return self.root / "worker"
+
+    @property
+    def models_dir(self) -> Path:
+        return self.root / "models"
+
+    @property
+    def run_dir(self) -> Path:
+        """Locks, process ids and logs of `sdq up`."""
+        return self.root / "run"
+
+
+@dataclass(frozen=True)
+class Settings:
+    home: Home
+    client: ClientSettings
+    server: ServerSettings
+    worker: WorkerSettings
+    sources: Mapping[str, str]  # "server.port" -> where its value came from
+
+    @property
+    def data_dir(self) -> Path:
+        """The server's data directory."""
+        chosen = self.server.data_dir
+        return Path(chosen).expanduser() if chosen else self.home.server_dir
+
+    def with_flags(self, **flags: object) -> "Settings":
+        """These settings with flags such as ``server__port=7000`` put in; ``None`` is not given."""
+        tables = {name: getattr(self, name) for name in TABLES}
+        sources = dict(self.sources)
+        for flag, value in flags.items():
+            if value is None:
+                continue
+            table, _, name = flag.partition("__")
+            tables[table] = replace(tables[table], **{name: value})
+            sources[f"{table}.{name}"] = "flag"
+        return replace(self, **tables, sources=sources)
+
+    def rows(self) -> list[tuple[str, object, str]]:
+        """Each setting as (name, value, where it came from)."""
+        rows: list[tuple[str, object, str]] = [("home", str(self.home.root), self.sources["home"])]
+        for table in TABLES:
+            for field in fields(TABLES[table]):
+                name = f"{table}.{field.name}"
+                rows.append((name, getattr(getattr(self, table), field.name), self.sources[name]))
+        return rows
+
+
+TABLES: dict[str, type[Any]] = {
+    "client": ClientSettings,
+    "server": ServerSettings,
+    "worker": WorkerSettings,
+}
+
+_SHORT_VARIABLES = {"client.server": "SDQ_SERVER", "server.redis": "SDQ_REDIS"}
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting: ``server.port`` is ``SDQ_SERVER_PORT``."""
+    return _SHORT_VARIABLES.get(name, "SDQ_" + name.upper().replace(".", "_"))
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """All settings from the file and the environment. Raises `UsageError` naming the culprit."""
+    environ = os.environ if environ is None else environ
+    home, home_source = _home(environ)
+    document = _read(home.config_file)
+    sources = {"home": home_source}
+    tables: dict[str, Any] = {}
+    for table, kind in TABLES.items():
+        given = document.pop(table, {})
+        if not isinstance(given, dict):
+            raise UsageError(f"{home.config_file}: {table} must be a table, [{table}]")
+        tables[table] = _fill(table, kind, given, environ, home.config_file, sources)
+    if document:
+        raise UsageError(
+            f"{home.config_file}: unknown table [{next(iter(document))}]",
+            hint="known are " + ", ".join(f"[{table}]" for table in TABLES),
+        )
+    return Settings(home=home, sources=sources, **tables)
+
+
+def _home(environ: Mapping[str, str]) -> tuple[Home, str]:
+    if chosen := environ.get("SDQ_HOME"):
+        return Home(Path(chosen).expanduser().absolute()), "SDQ_HOME"
+    from platformdirs import user_data_path  # 3 ms, not needed when SDQ_HOME is set
+
+    return Home(user_data_path("sdq", appauthor=False)), "default"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(
+            f"cannot read {path}: {error}", hint="mend the file or move it away"
+        ) from error
+
+
+def _fill(
+    table: str,
+    kind: type[Any],
+    given: dict[str, Any],
+    environ: Mapping[str, str],
+    file: Path,
+    sources: dict[str, str],
+) -> Any:
+    values: dict[str, object] = {}
+    known = {field.name: field for field in fields(kind)}
+    for name in given:
+        if name not in known:
+            raise UsageError(
+                f"{file}: unknown setting {name!r} in [{table}]",
+                hint="`sdq config` lists all settings",
+            )
+    for name, field in known.items():
+        full = f"{table}.{name}"
+        variable = variable_of(full)
+        sources[full] = "default"
+        if name in given:
+            values[name] = _coerce(given[name], field.default, f"{file}: {full}")
+            sources[full] = str(file)
+        if variable in environ:
+            values[name] = _coerce(environ[variable], field.default, variable)
+            sources[full] = variable
+    return kind(**values)
+
+
+def _coerce(value: object, default: Any, where: str) -> object:
+    """A value as the type of its default; text is parsed, other types are not bent."""
+    kind = type(default)
+    try:
+        if isinstance(value, str) and kind is not str:
+            value = kind(value)
+        elif kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+    except ValueError as error:
+        raise UsageError(f"{where}: {value!r} is not {_called(kind)}") from error
+    if type(value) is not kind:
+        raise UsageError(f"{where}: {value!r} is not {_called(kind)}")
+    if kind is not str and isinstance(value, int | float) and not 0 <= value < float("inf"):
+        raise UsageError(f"{where}: {value!r} must not be negative or infinite")
+    return value
+
+
+def _called(kind: type[Any]) -> str:
+    return {int: "a whole number", float: "a number", str: "text"}.get(kind, kind.__name__)
+
+
+def split_address(address: str, default_port: int) -> tuple[str, int]:
+    """Host and port of ``host``, ``host:port``, ``[v6]:port`` or ``sdq://host:port``."""
+    bare = address.removeprefix("sdq://").rstrip("/")
+    host, port_text = bare, ""
+    if bare.startswith("["):
+        host, _, port_text = bare[1:].partition("]")
+        port_text = port_text.removeprefix(":")
+    elif bare.count(":") == 1:
+        host, port_text = bare.split(":")
+    if not host or "/" in host or (port_text and not _is_port(port_text)):
+        raise UsageError(
+            f"{address!r} is not the address of a server", hint="write host:port, as gpu-box:7433"
+        )
+    return host, int(port_text) if port_text else default_port
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 0 < int(text) < 65536

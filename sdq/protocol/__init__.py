@@ -1,0 +1,1 @@
+"""The wire between clients and the server: bytes in, events out. See ``docs/protocol.md``."""

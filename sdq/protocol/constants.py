@@ -1,0 +1,35 @@
+"""Numbers that both ends of the protocol agree on. ``docs/protocol.md`` explains them."""
+
+PROTOCOL_VERSION = 1
+OLDEST_PROTOCOL_VERSION = 1
+
+DEFAULT_PORT = 7433
+
+LENGTH_BYTES = 4
+"""A frame is its length as a big-endian unsigned 32-bit number, then that many bytes."""
+
+MAX_REQUEST_BYTES = 1024 * 1024
+"""The largest frame that a server takes from a client."""
+
+MAX_REPLY_BYTES = 64 * 1024 * 1024
+"""The largest frame that a client takes from a server: one picture and its data."""
+
+MAX_CONTAINER_ITEMS = 10_000
+"""Elements in one msgpack array or map."""
+
+MAX_REQUESTS_IN_FLIGHT = 1_000
+"""Requests under way at once on one connection."""
+
+MAX_COUNT = 1_000
+"""Pictures of one request."""
+
+MAX_OUTBOX_BYTES = 128 * 1024 * 1024
+"""Bytes that wait for a slow reader before its connection is closed."""
+
+HANDSHAKE_TIMEOUT_SECONDS = 10.0
+PING_INTERVAL_SECONDS = 20.0
+IDLE_TIMEOUT_SECONDS = 60.0
+"""Silence, pings included, after which the peer counts as gone."""
+
+WRITE_TIMEOUT_SECONDS = 30.0
+"""How long a peer may leave a full outbox unread."""

@@ -1,0 +1,80 @@
+"""What the catalog says of a model, as it travels to clients and workers."""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+import msgspec
+
+from sdq.spec import Guidance, Name, Side, Steps
+
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+RelativePath = Annotated[
+    str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]*$", max_length=255)
+]
+Link = Annotated[str, msgspec.Meta(max_length=2_000)]
+
+
+class ModelFile(msgspec.Struct, frozen=True):
+    """One file of a model: where it goes below the model's folder, what it must be."""
+
+    path: RelativePath
+    size_bytes: Annotated[int, msgspec.Meta(ge=0)] | None  # None: the publisher names no size
+    sha256: Sha256
+    links: tuple[Link, ...]  # tried in order
+
+
+class ModelDefaults(msgspec.Struct, frozen=True):
+    """What a picture gets where its draft is silent. Sizes in pixels."""
+
+    width: Side
+    height: Side
+    num_inference_steps: Steps
+    guidance_scale: Guidance
+    scheduler: Name
+
+
+class ModelLimits(msgspec.Struct, frozen=True):
+    """What the model can draw at all. Sides in pixels, both ends included."""
+
+    min_side: Side
+    max_side: Side
+    max_pixels: int
+    max_steps: Steps
+    schedulers: tuple[Name, ...]
+
+
+class ModelManifest(msgspec.Struct, frozen=True):
+    """Everything that a worker needs to install a model."""
+
+    model_id: Name
+    title: str
+    kind: Literal["folder", "single_file"]  # diffusers' own layout, or one checkpoint
+    license: str
+    files: tuple[ModelFile, ...]
+    defaults: ModelDefaults
+    limits: ModelLimits
+    canary_prompt: str
+    fingerprint: Sha256
+
+
+class ModelInfo(msgspec.Struct, frozen=True):
+    """What a client is shown of a model."""
+
+    model_id: Name
+    title: str
+    license: str
+    defaults: ModelDefaults
+    limits: ModelLimits
+    fingerprint: Sha256
+    size_bytes: int | None
+    is_default: bool
+    workers_online: int
+
+
+def fingerprint_of(files: Iterable[ModelFile]) -> str:
+    """SHA-256 over the sorted paths and hashes of all files: the model's identity."""
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda file: file.path):
+        digest.update(f"{file.path} {file.sha256}\n".encode())
+    return digest.hexdigest()

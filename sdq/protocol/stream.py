@@ -1,0 +1,120 @@
+"""The only module of the protocol that knows asyncio: a connection over a TCP stream."""
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import Generic, TypeVar
+
+import msgspec
+
+from sdq.errors import ConnectionFailed, ProtocolError
+from sdq.protocol.connection import Connection, ConnectionState
+from sdq.protocol.constants import MAX_OUTBOX_BYTES, WRITE_TIMEOUT_SECONDS
+
+Incoming = TypeVar("Incoming")
+
+READ_CHUNK_BYTES = 256 * 1024
+
+
+class Stream(Generic[Incoming]):
+    """Messages over one TCP connection.
+
+    One task receives; any task may send. What waits for a slow peer is bounded: over
+    ``max_outbox_bytes`` the connection is aborted, and `drained` gives up after
+    ``write_timeout_seconds``.
+    """
+
+    def __init__(
+        self,
+        connection: Connection[Incoming],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        max_outbox_bytes: int = MAX_OUTBOX_BYTES,
+        write_timeout_seconds: float = WRITE_TIMEOUT_SECONDS,
+    ) -> None:
+        self.connection = connection
+        self._reader = reader
+        self._writer = writer
+        self._max_outbox_bytes = max_outbox_bytes
+        self._write_timeout_seconds = write_timeout_seconds
+        self._events: deque[Incoming | ProtocolError] = deque()
+
+    @property
+    def peer(self) -> str:
+        """The other side's address, for people."""
+        name = self._writer.get_extra_info("peername")
+        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "unknown")
+
+    @property
+    def local_host(self) -> str:
+        """The address under which the peer reached us."""
+        name = self._writer.get_extra_info("sockname")
+        return str(name[0]) if isinstance(name, tuple) else ""
+
+    async def receive(
+        self, timeout_seconds: float | None = None
+    ) -> Incoming | ProtocolError | None:
+        """The next message; an error as a value; ``None`` at the end of the stream.
+
+        Raises `TimeoutError` after ``timeout_seconds`` of silence and `ConnectionFailed` when
+        the line breaks. Safe to cancel: no byte is lost.
+        """
+        while not self._events:
+            data = await self._read(timeout_seconds)
+            if not data:
+                return self.connection.receive_end()
+            self._events.extend(self.connection.receive(data))
+        return self._events.popleft()
+
+    async def _read(self, timeout_seconds: float | None) -> bytes:
+        try:
+            if timeout_seconds is None:
+                return await self._reader.read(READ_CHUNK_BYTES)
+            async with asyncio.timeout(timeout_seconds):
+                return await self._reader.read(READ_CHUNK_BYTES)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise ConnectionFailed(f"the connection broke: {error}") from error
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Puts a message into the outbox; never waits."""
+        self.send_bytes(self.connection.send(message))
+
+    def send_bytes(self, data: bytes) -> None:
+        """Puts bytes that `Connection.send` made into the outbox; never waits.
+
+        Raises `ConnectionFailed` when the peer has left too much unread or is gone.
+        """
+        if self._writer.is_closing():
+            raise ConnectionFailed("the connection is closed")
+        waiting = self._writer.transport.get_write_buffer_size()
+        if waiting + len(data) > self._max_outbox_bytes:
+            self.abort()
+            raise ConnectionFailed(f"{self.peer} reads too slowly: {waiting} bytes wait for it")
+        self._writer.write(data)
+
+    async def drained(self) -> None:
+        """Waits until the peer has taken most of what was sent. Safe to cancel."""
+        try:
+            async with asyncio.timeout(self._write_timeout_seconds):
+                await self._writer.drain()
+        except TimeoutError as error:
+            self.abort()
+            raise ConnectionFailed(f"{self.peer} stopped reading") from error
+        except OSError as error:
+            raise ConnectionFailed(f"the connection broke: {error}") from error
+
+    def abort(self) -> None:
+        """Ends the connection now; what waits in the outbox is lost."""
+        self.connection.state = ConnectionState.CLOSED
+        self._writer.transport.abort()
+
+    async def close(self) -> None:
+        """Sends what waits, then closes. Never raises for a peer that is already gone."""
+        self.connection.state = ConnectionState.CLOSED
+        self._writer.close()
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(self._write_timeout_seconds):
+                await self._writer.wait_closed()
