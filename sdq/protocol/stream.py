@@ -10,6 +10,7 @@ import msgspec
 from sdq.errors import ConnectionFailed, ProtocolError
 from sdq.protocol.connection import Connection, ConnectionState
 from sdq.protocol.constants import MAX_OUTBOX_BYTES, WRITE_TIMEOUT_SECONDS
+from sdq.protocol.messages import ErrorReply
 
 Incoming = TypeVar("Incoming")
 
@@ -94,6 +95,23 @@ class Stream(Generic[Incoming]):
             self.abort()
             raise ConnectionFailed(f"{self.peer} reads too slowly: {waiting} bytes wait for it")
         self._writer.write(data)
+
+    def send_error(self, reply: ErrorReply) -> None:
+        """Puts an error reply into the outbox, even after the error that ends the connection."""
+        self.send_bytes(self.connection.refuse(reply))
+
+    async def linger(self, timeout_seconds: float = 1.0, max_bytes: int = 8 * 1024 * 1024) -> None:
+        """Ends our side and throws away what the peer still sends, for a bounded while.
+
+        Closing a socket with unread bytes resets it, and the peer might never see the error
+        that we sent last.
+        """
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                await self._writer.drain()
+                self._writer.write_eof()
+                while max_bytes > 0 and (data := await self._reader.read(READ_CHUNK_BYTES)):
+                    max_bytes -= len(data)
 
     async def drained(self) -> None:
         """Waits until the peer has taken most of what was sent. Safe to cancel."""

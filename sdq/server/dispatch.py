@@ -1,0 +1,105 @@
+"""Jobs to workers: Celery tasks by name, one queue a model, and the flags that stop them."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from sdq.broker import (
+    CANCEL_FLAG_SECONDS,
+    DRAW_TASK,
+    DrawTask,
+    cancel_flag,
+    make_app,
+    queue_of,
+    to_argument,
+)
+from sdq.errors import StackError
+from sdq.server.jobs import Job
+
+
+class RedisGone(StackError):
+    """Redis does not answer. Nothing is lost: the jobs stay in the table."""
+
+    code = "redis_gone"
+
+
+class Dispatcher(Protocol):
+    """What the scheduler needs; ``sdq.testing.dispatch`` has one in memory."""
+
+    async def send(self, jobs: Sequence[Job]) -> None:
+        """Hands jobs to the workers' queues. Raises `RedisGone`; some may then have arrived."""
+
+    async def stop(self, job_ids: Sequence[str]) -> None:
+        """Asks workers to drop these jobs between two steps. Raises `RedisGone`."""
+
+    async def waiting(self, model_id: str) -> int:
+        """Tasks of a model that no worker has taken yet. Raises `RedisGone`."""
+
+    async def close(self) -> None: ...
+
+
+class CeleryDispatcher:
+    """The real one. Celery's producer blocks, so one thread of its own does the sending."""
+
+    def __init__(self, redis: "Redis", redis_url: str, server_id: str) -> None:
+        self._redis = redis
+        self._app: Celery = make_app(redis_url)
+        self._server_id = server_id
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="celery-producer")
+
+    async def send(self, jobs: Sequence[Job]) -> None:
+        tasks = [self._task(job) for job in jobs]
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._thread, self._send_all, tasks)
+        except (OperationalError, RedisError, OSError) as error:
+            raise RedisGone(f"Redis does not take tasks: {error}") from error
+
+    async def stop(self, job_ids: Sequence[str]) -> None:
+        try:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for job_id in job_ids:
+                    pipe.set(cancel_flag(job_id), b"1", ex=CANCEL_FLAG_SECONDS)
+                await pipe.execute()
+        except (RedisError, OSError) as error:
+            raise RedisGone(f"Redis does not answer: {error}") from error
+
+    async def waiting(self, model_id: str) -> int:
+        try:
+            return int(await self._redis.llen(queue_of(model_id)))
+        except (RedisError, OSError) as error:
+            raise RedisGone(f"Redis does not answer: {error}") from error
+
+    async def close(self) -> None:
+        """Waits for the sending thread. Safe to call twice."""
+        await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
+        self._app.close()
+
+    def _task(self, job: Job) -> DrawTask:
+        return DrawTask(
+            job_id=job.job_id,
+            attempt=job.attempt,
+            server_id=self._server_id,
+            spec=job.spec,
+            key=job.key,
+            fingerprint=job.fingerprint,
+        )
+
+    def _send_all(self, tasks: Sequence[DrawTask]) -> None:
+        with self._app.producer_or_acquire() as producer:
+            for task in tasks:
+                self._app.send_task(
+                    DRAW_TASK,
+                    args=[to_argument(task)],
+                    task_id=f"{task.job_id}.{task.attempt}",
+                    queue=queue_of(task.spec.model),
+                    ignore_result=True,
+                    retry=False,
+                    producer=producer,
+                )

@@ -1,0 +1,179 @@
+"""What each message does. `Generate` and `Cancel` live in ``generation.py``."""
+
+import time
+from collections.abc import Callable
+from urllib.parse import urlsplit, urlunsplit
+
+from sdq import __version__
+from sdq.config import ServerSettings
+from sdq.errors import NotInLibrary
+from sdq.protocol.messages import (
+    Cancel,
+    CancelReply,
+    ClientMessage,
+    FetchPicture,
+    FindPictures,
+    FoundPictures,
+    Generate,
+    GetStatus,
+    Hello,
+    ListModels,
+    Models,
+    Origin,
+    Picture,
+    Ping,
+    Pong,
+    PruneLibrary,
+    Removed,
+    RemovePictures,
+    Status,
+    WorkerSettings,
+    WorkerSetup,
+)
+from sdq.protocol.model import ModelInfo, ModelManifest
+from sdq.protocol.states import JobState
+from sdq.server.catalog import Catalog
+from sdq.server.generation import Generation
+from sdq.server.jobs import JobTable
+from sdq.server.library import Library
+from sdq.server.roster import Roster
+from sdq.server.session import Session
+from sdq.server.subscriptions import Request
+
+UNROUTABLE_HOSTS = frozenset({"127.0.0.1", "localhost", "::1", "0.0.0.0", "::", ""})  # noqa: S104
+
+
+class Handlers:
+    """Answers requests of all sessions."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        catalog: Catalog,
+        library: Library,
+        table: JobTable,
+        roster: Roster,
+        generation: Generation,
+        *,
+        worker_redis_url: str,
+        redis_trouble: Callable[[], str],
+    ) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._library = library
+        self._table = table
+        self._roster = roster
+        self._generation = generation
+        self._worker_redis_url = worker_redis_url
+        self._redis_trouble = redis_trouble
+        self._started_at = time.monotonic()
+
+    def quick(self, message: Generate, session: Session) -> bool:
+        """Answers at once when everything asked for is in memory."""
+        return self._generation.answer_from_memory(message, session)
+
+    async def left(self, request: Request) -> None:
+        """The client is gone."""
+        await self._generation.leave(request)
+
+    async def handle(self, message: ClientMessage, session: Session) -> None:
+        """Answers one request. Raises `SdqError`, which becomes its error reply."""
+        match message:
+            case Generate():
+                request = Request(message.request_id, session, remaining=message.count)
+                session.requests[message.request_id] = request
+                await self._generation.generate(message, request)
+            case Cancel():
+                await self._cancel(message, session)
+            case ListModels():
+                session.send(Models(message.request_id, self._models()))
+            case GetStatus():
+                session.send(await self._status(message.request_id))
+            case FindPictures():
+                found = await self._library.find(message.words, message.limit)
+                session.send(FoundPictures(message.request_id, tuple(found)))
+            case FetchPicture():
+                session.send(await self._fetch(message))
+            case RemovePictures():
+                keys = [await self._library.resolve(prefix) for prefix in message.keys]
+                session.send(Removed(message.request_id, *await self._library.remove(keys)))
+            case PruneLibrary():
+                session.send(Removed(message.request_id, *await self._library.prune()))
+            case WorkerSetup():
+                session.send(self._worker_setup(message, session))
+            case Hello() | Ping() | Pong():
+                pass  # the session answers these itself
+
+    async def _cancel(self, message: Cancel, session: Session) -> None:
+        request = session.requests.pop(message.target, None)
+        cancelled, kept = await self._generation.cancel(request) if request else (0, 0)
+        session.send(CancelReply(message.request_id, cancelled, kept))
+
+    async def _fetch(self, message: FetchPicture) -> Picture:
+        stored = await self._library.get(await self._library.resolve(message.key))
+        if stored is None:
+            raise NotInLibrary(f"the file of picture {message.key} is gone")
+        return Picture(
+            request_id=message.request_id,
+            index=0,
+            remaining=0,
+            key=stored.key,
+            spec=stored.spec,
+            cache=Origin.HIT,
+            draw_seconds=stored.draw_seconds,
+            image=stored.image,
+        )
+
+    def _models(self) -> tuple[ModelInfo, ...]:
+        return tuple(self._info(manifest) for manifest in self._catalog.manifests())
+
+    def _info(self, manifest: ModelManifest) -> ModelInfo:
+        sizes = [file.size_bytes for file in manifest.files]
+        return ModelInfo(
+            model_id=manifest.model_id,
+            title=manifest.title,
+            license=manifest.license,
+            defaults=manifest.defaults,
+            limits=manifest.limits,
+            fingerprint=manifest.fingerprint,
+            size_bytes=None if None in sizes else sum(size or 0 for size in sizes),
+            is_default=manifest.model_id == self._catalog.default_model_id,
+            workers_online=len(self._roster.holders(manifest.model_id, manifest.fingerprint)),
+        )
+
+    async def _status(self, request_id: int) -> Status:
+        counts = await self._table.counts()
+        stats = await self._library.stats()
+        return Status(
+            request_id=request_id,
+            server=f"sdq {__version__}",
+            uptime_seconds=round(time.monotonic() - self._started_at, 1),
+            redis=self._redis_trouble() or "ok",
+            workers=self._roster.statuses(),
+            queued=counts.get(JobState.QUEUED, 0),
+            dispatched=counts.get(JobState.DISPATCHED, 0),
+            running=counts.get(JobState.RUNNING, 0),
+            pictures=stats.pictures,
+            library_bytes=stats.bytes,
+            library_max_bytes=self._settings.library_max_bytes,
+            retention_days=self._settings.retention_days,
+        )
+
+    def _worker_setup(self, message: WorkerSetup, session: Session) -> WorkerSettings:
+        manifest = self._catalog.manifest(message.model)
+        url = reachable_url(self._worker_redis_url, session.local_host)
+        return WorkerSettings(message.request_id, url, manifest)
+
+
+def reachable_url(redis_url: str, local_host: str) -> str:
+    """The Redis URL as a worker reaches it, who reached this server at ``local_host``.
+
+    An address that means "this machine" is replaced by the one that led the worker here.
+    """
+    parts = urlsplit(redis_url)
+    if parts.scheme == "unix" or parts.hostname not in UNROUTABLE_HOSTS or not local_host:
+        return redis_url
+    user, at, _ = parts.netloc.rpartition("@")
+    host = f"[{local_host}]" if ":" in local_host else local_host
+    port = f":{parts.port}" if parts.port else ""
+    return urlunsplit(parts._replace(netloc=f"{user}{at}{host}{port}"))

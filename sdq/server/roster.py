@@ -1,0 +1,112 @@
+"""The workers online, as their heartbeats tell."""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import cast
+
+import msgspec
+from redis.asyncio import Redis
+
+from sdq.broker import WORKERS_SET, Heartbeat, heartbeat_key, read_heartbeat
+from sdq.errors import ProtocolError
+from sdq.protocol.messages import WorkerStatus
+
+MAX_WORKERS = 1_000
+SERVING_STATES = frozenset({"ready", "drawing"})
+
+
+class Roster:
+    """Workers by id. A heartbeat expires in Redis, so no two clocks are ever compared."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._beats: dict[str, Heartbeat] = {}
+        self._heard: dict[str, float] = {}
+
+    async def refresh(self, redis: "Redis") -> bool:
+        """Reads the heartbeats; whether anything that matters for waiting jobs has changed.
+
+        Raises redis-py's errors when Redis is away; the roster then stays as it was.
+        """
+        members = cast("list[bytes]", await redis.zrange(WORKERS_SET, 0, MAX_WORKERS - 1))
+        ids = [member.decode() for member in members]
+        keys = [heartbeat_key(worker) for worker in ids]
+        raw_beats = cast("list[bytes | None]", await redis.mget(keys)) if ids else []
+        gone = [worker for worker, raw in zip(ids, raw_beats, strict=True) if raw is None]
+        if gone:
+            await redis.zrem(WORKERS_SET, *gone)
+        return self.update(_readable(raw for raw in raw_beats if raw is not None))
+
+    def update(self, beats: Iterable[Heartbeat]) -> bool:
+        """Takes the heartbeats of now; whether somebody came, left or became ready."""
+        fresh = {beat.worker_id: beat for beat in beats}
+        now = self._clock()
+        before = {worker: beat.state in SERVING_STATES for worker, beat in self._beats.items()}
+        after = {worker: beat.state in SERVING_STATES for worker, beat in fresh.items()}
+        for worker, beat in fresh.items():
+            old = self._beats.get(worker)
+            if old is None or old.sent_at != beat.sent_at:
+                self._heard[worker] = now
+        self._heard = {worker: self._heard[worker] for worker in fresh}
+        self._beats = fresh
+        return before != after
+
+    def get(self, worker_id: str) -> Heartbeat | None:
+        return self._beats.get(worker_id)
+
+    def heard_seconds_ago(self, worker_id: str) -> float:
+        """Seconds since a worker's last new heartbeat was read."""
+        return self._clock() - self._heard[worker_id]
+
+    def holders(self, model_id: str, fingerprint: str) -> list[Heartbeat]:
+        """Workers that can draw with exactly these weights, loading ones included."""
+        return [
+            beat
+            for beat in self._beats.values()
+            if beat.state != "stopping"
+            and any(m.model_id == model_id and m.fingerprint == fingerprint for m in beat.models)
+        ]
+
+    def capacity(self, model_id: str, fingerprint: str) -> int:
+        """Tasks that the ready holders of a model take at once."""
+        return sum(
+            beat.concurrency
+            for beat in self.holders(model_id, fingerprint)
+            if beat.state in SERVING_STATES
+        )
+
+    def why_waiting(self, model_id: str, fingerprint: str, ahead: int) -> str:
+        """The reason in words why a job of a model has not begun."""
+        holders = self.holders(model_id, fingerprint)
+        if not holders:
+            other = any(m.model_id == model_id for b in self._beats.values() for m in b.models)
+            if other:
+                return f"the workers online hold another version of {model_id!r}"
+            return f"no worker online holds {model_id!r}"
+        if not self.capacity(model_id, fingerprint):
+            return f"the model is loading on {holders[0].host}"
+        return f"{ahead} ahead" if ahead else ""
+
+    def statuses(self) -> tuple[WorkerStatus, ...]:
+        """For people."""
+        return tuple(
+            WorkerStatus(
+                worker_id=beat.worker_id,
+                host=beat.host,
+                models=tuple(model.model_id for model in beat.models),
+                device=beat.device,
+                state=beat.state,
+                active=len(beat.active),
+                seconds_per_step=beat.seconds_per_step,
+                seen_seconds_ago=round(self.heard_seconds_ago(beat.worker_id), 1),
+            )
+            for beat in self._beats.values()
+        )
+
+
+def _readable(raw_beats: Iterable[bytes]) -> Iterable[Heartbeat]:
+    for raw in raw_beats:
+        try:
+            yield read_heartbeat(raw)
+        except (ProtocolError, msgspec.ValidationError):
+            continue  # a worker of another version: it cannot be given work

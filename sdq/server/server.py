@@ -1,0 +1,252 @@
+"""The server: puts the parts together, owns every background task, ends cleanly."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from sdq.broker import WorkerEvent
+from sdq.config import ServerSettings, Settings
+from sdq.errors import ServerBusy, StackError
+from sdq.protocol.connection import ServerConnection
+from sdq.protocol.constants import (
+    IDLE_TIMEOUT_SECONDS,
+    MAX_REPLY_BYTES,
+    MAX_REQUEST_BYTES,
+    MAX_REQUESTS_IN_FLIGHT,
+)
+from sdq.protocol.messages import ErrorReply, Limits
+from sdq.protocol.stream import Stream
+from sdq.server.catalog import Catalog
+from sdq.server.database import Database
+from sdq.server.dispatch import CeleryDispatcher
+from sdq.server.events import BLOCK_MILLISECONDS, EventReader
+from sdq.server.generation import Generation
+from sdq.server.handlers import Handlers
+from sdq.server.jobs import JobTable
+from sdq.server.library import Library
+from sdq.server.outcomes import Outcomes
+from sdq.server.roster import Roster
+from sdq.server.scheduler import Scheduler
+from sdq.server.session import Session
+from sdq.server.subscriptions import Subscriptions
+
+log = logging.getLogger(__name__)
+
+HOUSEKEEPING_SECONDS = 5.0
+PRUNE_EVERY_SECONDS = 600.0
+FINISHED_JOBS_SECONDS = 7 * 86_400.0
+CONNECT_TIMEOUT_SECONDS = 5.0
+
+
+class Server:
+    """A running server. `start` it, `serve_until` told otherwise, `close` it."""
+
+    port: int
+
+    def __init__(self, settings: Settings, worker_redis_url: str) -> None:
+        self._settings = settings
+        self._worker_redis_url = worker_redis_url
+        self._limits = limits_of(settings.server)
+        self._sessions: set[asyncio.Task[None]] = set()
+        self._owned = AsyncExitStack()
+        self._background: list[asyncio.Task[None]] = []
+
+    @classmethod
+    async def start(
+        cls, settings: Settings, *, redis_url: str, worker_redis_url: str | None = None
+    ) -> "Server":
+        """Opens the data, begins to listen. Redis may be away: jobs wait until it is back.
+
+        Raises `StackError` when the address is taken, `UsageError` for a broken catalog.
+        """
+        server = cls(settings, worker_redis_url or redis_url)
+        try:
+            await server._open(redis_url)
+            await server._listen()
+        except BaseException:
+            await server.close()
+            raise
+        return server
+
+    async def serve_until(self, stop: asyncio.Event) -> None:
+        """Serves until the event is set. A background task that dies ends this with its error."""
+        waiter = asyncio.create_task(stop.wait())
+        try:
+            done, _ = await asyncio.wait(
+                [waiter, *self._background], return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            waiter.cancel()
+        for task in done - {waiter}:
+            task.result()
+
+    async def close(self) -> None:
+        """Ends sessions, background tasks, then the data, in that order. Idempotent."""
+        await self._owned.aclose()
+
+    # ------------------------------------------------------------ parts
+
+    async def _open(self, redis_url: str) -> None:
+        settings, owned = self._settings.server, self._owned
+        data_dir = self._settings.data_dir
+        catalog = Catalog.load(
+            data_dir / "catalog.toml", max_prompt_characters=settings.max_prompt_characters
+        )
+        database = await Database.open(data_dir / "sdq.sqlite3")
+        owned.push_async_callback(database.close)
+        self._library = await Library.open(
+            database,
+            data_dir / "library",
+            retention_days=settings.retention_days,
+            max_bytes=settings.library_max_bytes,
+            memory_bytes=settings.memory_cache_bytes,
+        )
+        owned.push_async_callback(self._library.close)
+        self._table = JobTable(database)
+        redis = connect(redis_url)
+        owned.push_async_callback(redis.aclose)
+        dispatcher = CeleryDispatcher(redis, redis_url, database.server_id)
+        owned.push_async_callback(dispatcher.close)
+        self._wire(settings, catalog, redis, dispatcher, database.server_id)
+
+    def _wire(
+        self,
+        settings: ServerSettings,
+        catalog: Catalog,
+        redis: "Redis",
+        dispatcher: CeleryDispatcher,
+        server_id: str,
+    ) -> None:
+        subscriptions, roster = Subscriptions(), Roster()
+        outcomes = Outcomes(self._table, self._library, subscriptions)
+        scheduler = Scheduler(self._table, dispatcher, roster, catalog, outcomes, subscriptions)
+        generation = Generation(
+            catalog,
+            self._library,
+            self._table,
+            dispatcher,
+            roster,
+            scheduler,
+            subscriptions,
+            max_count=settings.max_count,
+            max_queued_jobs=settings.max_queued_jobs,
+        )
+
+        async def apply(event: WorkerEvent) -> None:
+            if await outcomes.apply(event):
+                scheduler.wake()
+
+        reader = EventReader(redis, server_id, apply=apply, on_empty=scheduler.take_back)
+        self._handlers = Handlers(
+            settings,
+            catalog,
+            self._library,
+            self._table,
+            roster,
+            generation,
+            worker_redis_url=self._worker_redis_url,
+            redis_trouble=lambda: reader.trouble,
+        )
+        self._own(reader.run, "events")
+        self._own(scheduler.run, "dispatch")
+        self._own(lambda: scheduler.watch(redis), "watch")
+        self._own(self._keep_house, "housekeeping")
+        scheduler.wake()
+
+    def _own(self, run: Callable[[], Awaitable[None]], name: str) -> None:
+        async def runner() -> None:
+            await run()
+
+        task = asyncio.create_task(runner(), name=name)
+        self._background.append(task)
+        self._owned.push_async_callback(_end, [task])
+
+    async def _keep_house(self) -> None:
+        loop = asyncio.get_running_loop()
+        next_prune = loop.time()
+        while True:
+            try:
+                await self._library.flush_used()
+                if loop.time() >= next_prune:
+                    next_prune = loop.time() + PRUNE_EVERY_SECONDS
+                    pictures, freed = await self._library.prune()
+                    if pictures:
+                        log.info("retention: %d pictures, %d bytes removed", pictures, freed)
+                    await self._table.purge(FINISHED_JOBS_SECONDS)
+            except StackError as error:
+                log.error("%s", error)
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)
+
+    # ------------------------------------------------------------ connections
+
+    async def _listen(self) -> None:
+        host, port = self._settings.server.host, self._settings.server.port
+        try:
+            listener = await asyncio.start_server(self._connected, host, port, backlog=512)
+        except OSError as error:
+            raise StackError(
+                f"cannot listen on {host}:{port}: {error.strerror or error}",
+                hint="choose another with --port, or stop what listens there",
+            ) from error
+        self.port = listener.sockets[0].getsockname()[1]
+
+        async def stop_listening() -> None:
+            listener.close()
+            await _end(list(self._sessions))
+
+        self._owned.push_async_callback(stop_listening)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._sessions.add(task)
+        connection = ServerConnection(self._limits)
+        stream = Stream(connection, reader, writer)
+        try:
+            if len(self._sessions) > self._settings.server.max_connections:
+                busy = ServerBusy("this server has no connection left", hint="try again later")
+                stream.send_error(ErrorReply(None, busy.code, busy.message, busy.hint))
+                await stream.linger()
+                await stream.close()
+            else:
+                await Session(stream, connection, self._handlers, self._limits).run()
+        except asyncio.CancelledError:
+            pass  # the server is closing; asyncio would log a cancelled callback as a defect
+        finally:
+            self._sessions.discard(task)
+
+
+def limits_of(settings: ServerSettings) -> Limits:
+    """What the server tells its clients of its settings."""
+    return Limits(
+        max_request_bytes=MAX_REQUEST_BYTES,
+        max_reply_bytes=MAX_REPLY_BYTES,
+        max_prompt_characters=settings.max_prompt_characters,
+        max_count=settings.max_count,
+        max_requests_in_flight=MAX_REQUESTS_IN_FLIGHT,
+        idle_timeout_seconds=IDLE_TIMEOUT_SECONDS,
+    )
+
+
+def connect(redis_url: str) -> "Redis":
+    """A client that reports at once when Redis is away: the callers know how to wait."""
+    return Redis.from_url(
+        redis_url,
+        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        socket_timeout=BLOCK_MILLISECONDS / 1000 + CONNECT_TIMEOUT_SECONDS,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 1),
+        max_connections=50,
+    )
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancels tasks and waits for them; their errors were reported where they matter."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,172 @@
+"""One client's connection: handshake, messages in, replies out, and a clean end."""
+
+import asyncio
+import logging
+from typing import Protocol
+
+import msgspec
+
+from sdq import __version__
+from sdq.errors import ConnectionFailed, LocalProtocolError, ProtocolError, SdqError, ServerBusy
+from sdq.protocol.codec import InvalidMessage
+from sdq.protocol.connection import ServerConnection
+from sdq.protocol.constants import HANDSHAKE_TIMEOUT_SECONDS
+from sdq.protocol.messages import (
+    ClientMessage,
+    ErrorReply,
+    Generate,
+    Hello,
+    Limits,
+    Ping,
+    Pong,
+)
+from sdq.protocol.stream import Stream
+from sdq.server.subscriptions import Request
+
+log = logging.getLogger(__name__)
+
+
+class Handler(Protocol):
+    """What a session needs from the rest of the server."""
+
+    def quick(self, message: Generate, session: "Session") -> bool:
+        """Answers at once if that needs no waiting. Raises `SdqError`."""
+
+    async def handle(self, message: ClientMessage, session: "Session") -> None:
+        """Answers a request. Raises `SdqError`, which ends that request."""
+
+    async def left(self, request: Request) -> None:
+        """The client of this request is gone."""
+
+
+class Session:
+    """Runs until the client leaves, breaks the framing, or is silent for too long."""
+
+    def __init__(
+        self,
+        stream: Stream[ClientMessage],
+        connection: ServerConnection,
+        handler: Handler,
+        limits: Limits,
+    ) -> None:
+        self._stream = stream
+        self._connection = connection
+        self._handler = handler
+        self._limits = limits
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self.requests: dict[int, Request] = {}  # `Generate`s that wait for pictures
+        self.identity = stream.peer.rpartition(":")[0]
+        self.local_host = stream.local_host
+
+    async def run(self) -> None:
+        """Serves the connection. Cancelling closes it; committed jobs go on."""
+        try:
+            if await self._greet():
+                await self._serve()
+        except TimeoutError:
+            self._complain(None, ProtocolError("nothing came for too long: the line is closed"))
+        except ConnectionFailed as error:
+            log.debug("%s: %s", self._stream.peer, error)
+        finally:
+            await self._end()
+
+    async def _greet(self) -> bool:
+        first = await self._stream.receive(HANDSHAKE_TIMEOUT_SECONDS)
+        if isinstance(first, Hello):
+            self._stream.send_bytes(self._connection.welcome(f"sdq {__version__}"))
+            return True
+        if isinstance(first, ProtocolError):
+            self._complain(None, first)
+            await self._stream.linger()
+        return False
+
+    async def _serve(self) -> None:
+        while True:
+            event = await self._stream.receive(self._limits.idle_timeout_seconds)
+            if event is None:
+                return
+            if isinstance(event, InvalidMessage):
+                self._complain(event.request_id, event)
+            elif isinstance(event, ProtocolError):
+                self._complain(None, event)
+                await self._stream.linger()
+                return
+            else:
+                self._take(event)
+            await self._stream.drained()
+
+    def _take(self, message: ClientMessage) -> None:
+        if isinstance(message, Ping):
+            self.send(Pong(message.number))
+            return
+        if isinstance(message, Pong | Hello):
+            return
+        try:
+            self._check_room(message.request_id)
+            if isinstance(message, Generate) and self._handler.quick(message, self):
+                return
+        except SdqError as error:
+            self._complain(message.request_id, error)
+            return
+        task = asyncio.create_task(self._answer(message))
+        self._tasks[message.request_id] = task
+
+    def _check_room(self, request_id: int) -> None:
+        if request_id in self._tasks or request_id in self.requests:
+            raise InvalidMessage(f"request_id {request_id} is already under way")
+        under_way = len(self._tasks.keys() | self.requests.keys())
+        if under_way >= self._limits.max_requests_in_flight:
+            raise ServerBusy(
+                f"{under_way} requests are under way on this connection",
+                hint="wait for answers before asking on",
+            )
+
+    async def _answer(self, message: ClientMessage) -> None:
+        assert not isinstance(message, Hello | Ping | Pong)
+        try:
+            await self._handler.handle(message, self)
+        except SdqError as error:
+            self.requests.pop(message.request_id, None)
+            self._complain(message.request_id, error)
+        except Exception:
+            # A defect of ours must not take the other requests of this connection with it.
+            log.exception("request %d failed", message.request_id)
+            self._complain(
+                message.request_id,
+                SdqError("the server failed at this request", hint="its log says why"),
+            )
+        finally:
+            del self._tasks[message.request_id]
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Sends a reply; a client that is gone just does not hear it."""
+        try:
+            self._stream.send(message)
+        except (ConnectionFailed, LocalProtocolError) as error:
+            log.debug("%s did not hear a reply: %s", self._stream.peer, error)
+        request_id = getattr(message, "request_id", None)
+        if request_id in self.requests and self.requests[request_id].is_done:
+            del self.requests[request_id]
+
+    async def drained(self) -> None:
+        """Waits for a slow reader, for a bounded time; never raises."""
+        try:
+            await self._stream.drained()
+        except ConnectionFailed as error:
+            log.debug("%s: %s", self._stream.peer, error)
+
+    def _complain(self, request_id: int | None, error: SdqError) -> None:
+        try:
+            reply = ErrorReply(request_id, error.code, error.message, error.hint)
+            self._stream.send_error(reply)
+        except (ConnectionFailed, LocalProtocolError) as failure:
+            log.debug("%s did not hear an error: %s", self._stream.peer, failure)
+
+    async def _end(self) -> None:
+        for task in list(self._tasks.values()):
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        for request in list(self.requests.values()):
+            await self._handler.left(request)
+        self.requests.clear()
+        await self._stream.close()

@@ -1,0 +1,149 @@
+"""Who waits for which job. Lives in memory: a client that reconnects asks again."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from sdq.protocol.messages import Failure, Origin, Picture, Progress
+from sdq.protocol.states import JobState
+from sdq.server.jobs import Job
+
+
+class Peer(Protocol):
+    """The session side: where replies go."""
+
+    @property
+    def identity(self) -> str:
+        """Who asks: the peer's address, as long as there are no tokens."""
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Never waits, never raises: a peer that is gone just does not hear it."""
+
+    async def drained(self) -> None:
+        """Waits for a slow reader, for a bounded time; never raises."""
+
+
+@dataclass
+class Request:
+    """One `Generate` under way."""
+
+    request_id: int
+    peer: Peer
+    remaining: int
+    waiting: dict[int, "Subscription"] = field(default_factory=dict)  # by picture index
+
+    def settle(self, index: int) -> int:
+        """One picture less to come; how many are left."""
+        self.waiting.pop(index, None)
+        self.remaining -= 1
+        return self.remaining
+
+    @property
+    def is_done(self) -> bool:
+        return self.remaining <= 0
+
+
+@dataclass(eq=False)
+class Subscription:
+    """One picture of one request that waits for a job."""
+
+    request: Request
+    index: int
+    job_id: str
+    origin: Origin
+    steps: int
+    told: tuple[object, ...] = ()  # the last progress, so that nothing is said twice
+
+    def progress(
+        self, state: JobState, *, step: int = 0, ahead: int | None = None, note: str = ""
+    ) -> None:
+        news = (state, step, ahead, note)
+        if news == self.told:
+            return
+        self.told = news
+        self.request.peer.send(
+            Progress(
+                request_id=self.request.request_id,
+                index=self.index,
+                job_id=self.job_id,
+                state=state,
+                step=step,
+                steps=self.steps,
+                ahead=ahead,
+                note=note,
+            )
+        )
+
+
+class Subscriptions:
+    """All of them, by job and by request."""
+
+    def __init__(self) -> None:
+        self._by_job: dict[str, list[Subscription]] = defaultdict(list)
+
+    def __len__(self) -> int:
+        return sum(len(subscriptions) for subscriptions in self._by_job.values())
+
+    def add(self, request: Request, index: int, job: Job, origin: Origin) -> Subscription:
+        subscription = Subscription(
+            request, index, job.job_id, origin, job.spec.num_inference_steps
+        )
+        request.waiting[index] = subscription
+        self._by_job[job.job_id].append(subscription)
+        return subscription
+
+    def of(self, job_id: str) -> tuple[Subscription, ...]:
+        return tuple(self._by_job.get(job_id, ()))
+
+    def jobs(self) -> Iterator[str]:
+        """Jobs that somebody waits for."""
+        return iter(tuple(self._by_job))
+
+    def drop(self, request: Request) -> list[str]:
+        """Forgets a request; the jobs that nobody waits for any more."""
+        orphans = []
+        for subscription in request.waiting.values():
+            others = self._by_job[subscription.job_id]
+            others.remove(subscription)
+            if not others:
+                del self._by_job[subscription.job_id]
+                orphans.append(subscription.job_id)
+        request.waiting.clear()
+        return orphans
+
+    def deliver(self, job: Job, image: bytes, draw_seconds: float) -> int:
+        """Sends a picture to all who wait for it; how many they were."""
+        subscriptions = self._by_job.pop(job.job_id, [])
+        for subscription in subscriptions:
+            request = subscription.request
+            request.peer.send(
+                Picture(
+                    request_id=request.request_id,
+                    index=subscription.index,
+                    remaining=request.settle(subscription.index),
+                    key=job.key,
+                    spec=job.spec,
+                    cache=subscription.origin,
+                    draw_seconds=draw_seconds,
+                    image=image,
+                )
+            )
+        return len(subscriptions)
+
+    def fail(self, job_id: str, code: str, message: str, hint: str = "") -> None:
+        """Tells all who wait that the picture will not come."""
+        for subscription in self._by_job.pop(job_id, []):
+            request = subscription.request
+            request.peer.send(
+                Failure(
+                    request_id=request.request_id,
+                    index=subscription.index,
+                    remaining=request.settle(subscription.index),
+                    code=code,
+                    message=message,
+                    hint=hint,
+                )
+            )
