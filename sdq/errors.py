@@ -20,6 +20,8 @@
     │   └── DownloadError           they could not be fetched
     ├── StackError               1  a part (Redis, server, worker) does not run
     └── ProtocolError            1  the peer broke the protocol
+        ├── InvalidMessage          one message is not allowed; the connection lives
+        ├── FrameTooLarge           a length over the limit; the connection ends
         └── LocalProtocolError      we did: a defect in sdq
 
 The number is the exit code of the command line. ``code`` is the word that travels on
@@ -27,14 +29,12 @@ the wire; `from_code` turns it back into the same class on the other side, so a 
 sees one error whether it happened here or on the server.
 """
 
-from typing import ClassVar
-
 
 class SdqError(Exception):
     """Base of all. ``message`` says what went wrong, ``hint`` what to do next."""
 
-    code: ClassVar[str] = "error"
-    exit_code: ClassVar[int] = 1
+    code: str = "error"
+    exit_code: int = 1
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -121,6 +121,25 @@ class ProtocolError(SdqError):
     code = "protocol"
 
 
+_MESSAGES_HINT = "docs/protocol.md lists the messages and their fields"
+
+
+class InvalidMessage(ProtocolError):
+    """The bytes are no message that is allowed here. ``request_id`` as far as it was readable."""
+
+    code = "invalid_message"
+
+    def __init__(self, message: str, *, hint: str = "", request_id: int | None = None) -> None:
+        super().__init__(message, hint=hint or _MESSAGES_HINT)
+        self.request_id = request_id
+
+
+class FrameTooLarge(ProtocolError):
+    """A frame over the limit. Nothing was read of it; the stream cannot go on."""
+
+    code = "frame_too_large"
+
+
 class LocalProtocolError(ProtocolError):
     """We were about to send something that the protocol does not allow."""
 
@@ -128,12 +147,22 @@ class LocalProtocolError(ProtocolError):
 
 
 def _tree(root: type[SdqError]) -> dict[str, type[SdqError]]:
+    """The classes of this module by code; a subclass elsewhere has its own constructor."""
     found = {root.code: root}
     for child in root.__subclasses__():
-        found |= _tree(child)
+        if child.__module__ == __name__:
+            found |= _tree(child)
     return found
 
 
 def from_code(code: str, message: str, hint: str = "") -> SdqError:
-    """The error that a peer named by its ``code``; an unknown code gives a plain `SdqError`."""
-    return _tree(SdqError).get(code, SdqError)(message, hint=hint)
+    """The error that a peer named by its ``code``.
+
+    A code of a newer peer gives a plain `SdqError` that keeps the code.
+    """
+    known = _tree(SdqError).get(code)
+    if known is not None:
+        return known(message, hint=hint)
+    error = SdqError(message, hint=hint)
+    error.code = code
+    return error

@@ -23,6 +23,9 @@ MAX_REQUESTS_IN_FLIGHT = 1_000
 MAX_COUNT = 1_000
 """Pictures of one request."""
 
+MAX_ERROR_CHARACTERS = 4_000
+"""Longer texts of an error reply are cut."""
+
 MAX_OUTBOX_BYTES = 128 * 1024 * 1024
 """Bytes that wait for a slow reader before its connection is closed."""
 
@@ -33,3 +36,6 @@ IDLE_TIMEOUT_SECONDS = 60.0
 
 WRITE_TIMEOUT_SECONDS = 30.0
 """How long a peer may leave a full outbox unread."""
+
+MIN_TAKEN_BYTES = 64 * 1024
+"""What a peer must take of a full outbox in that time to count as slow and not as stuck."""

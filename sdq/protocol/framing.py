@@ -1,39 +1,36 @@
 """Frames: four bytes of length, big-endian, then the payload."""
 
-from sdq.errors import LocalProtocolError, ProtocolError
+import re
+
+from sdq.errors import FrameTooLarge as FrameTooLarge
+from sdq.errors import LocalProtocolError
 from sdq.protocol.constants import LENGTH_BYTES
 
-_FOREIGN = {
-    b"GET ": "HTTP",
-    b"POST": "HTTP",
-    b"HEAD": "HTTP",
-    b"PUT ": "HTTP",
-    b"OPTI": "HTTP",
-    b"HTTP": "HTTP",
-    b"SSH-": "SSH",
-    b"\x16\x03\x01\x00": "TLS",
-    b"\x16\x03\x01\x02": "TLS",
-}
+_FOREIGN = (
+    ("HTTP", re.compile(rb"GET |POST|HEAD|PUT |DELE|PATC|OPTI|CONN|TRAC|PRI |HTTP")),
+    ("SSH", re.compile(rb"SSH-")),
+    ("TLS", re.compile(rb"\x16\x03[\x00-\x04]", re.DOTALL)),
+    ("the Redis protocol", re.compile(rb"\*[0-9]|-ERR|-NOA|-DEN|\+PON|\+OK\r")),
+)
+"""What other protocols begin with. Read as a length, each is over every limit of ours."""
 
 
-class FrameTooLarge(ProtocolError):
-    """A length over the limit. Nothing was read of it; the stream cannot go on."""
+def foreign_protocol(head: bytes) -> str:
+    """The name of the protocol that begins with these four bytes, or an empty text."""
+    return next((name for name, pattern in _FOREIGN if pattern.match(head)), "")
 
-    code = "frame_too_large"
 
-    def __init__(self, head: bytes, limit_bytes: int) -> None:
-        self.foreign = _FOREIGN.get(head, "")
-        if self.foreign:
-            super().__init__(
-                f"the other side speaks {self.foreign}, not the sdq protocol",
-                hint="check the address and the port; an sdq server is started by `sdq server`",
-            )
-        else:
-            size = int.from_bytes(head, "big")
-            super().__init__(
-                f"a frame of {size} bytes is over the limit of {limit_bytes} bytes",
-                hint="the limits are in the server's Welcome message",
-            )
+def _too_large(head: bytes, limit_bytes: int) -> FrameTooLarge:
+    if foreign := foreign_protocol(head):
+        return FrameTooLarge(
+            f"the other side speaks {foreign}, not the sdq protocol",
+            hint="check the address and the port; an sdq server is started by `sdq server`",
+        )
+    size = int.from_bytes(head, "big")
+    return FrameTooLarge(
+        f"a frame of {size} bytes is over the limit of {limit_bytes} bytes",
+        hint="the limits are in the server's Welcome message",
+    )
 
 
 def frame(payload: bytes, limit_bytes: int) -> bytes:
@@ -50,7 +47,9 @@ class FrameDecoder:
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
-        self._buffer = bytearray()
+        self.error: FrameTooLarge | None = None
+        self._buffer = bytearray()  # begins with a frame that is not complete
+        self._wanted = LENGTH_BYTES  # bytes in the buffer before it is worth a look
 
     @property
     def is_between_frames(self) -> bool:
@@ -60,20 +59,37 @@ class FrameDecoder:
     def feed(self, data: bytes) -> list[bytes]:
         """The payloads that are complete now.
 
-        Raises `FrameTooLarge` as soon as a length is known to be over the limit; complete
-        frames that came before it in the same data are then lost with the connection.
+        A length over the limit sets ``error`` before memory is taken for it; the frames in
+        front of it are still returned, and whatever is fed later is ignored.
         """
-        self._buffer += data
-        payloads, start = [], 0
-        while len(self._buffer) - start >= LENGTH_BYTES:
-            head = bytes(self._buffer[start : start + LENGTH_BYTES])
-            size = int.from_bytes(head, "big")
-            if size > self.limit_bytes:
-                raise FrameTooLarge(head, self.limit_bytes)
-            end = start + LENGTH_BYTES + size
-            if len(self._buffer) < end:
-                break
-            payloads.append(bytes(self._buffer[start + LENGTH_BYTES : end]))
-            start = end
-        del self._buffer[:start]
+        if self.error is not None:
+            return []
+        if not self._buffer:
+            payloads, start = self._cut(data)
+            self._buffer += memoryview(data)[start:]
+        else:
+            self._buffer += data
+            if len(self._buffer) < self._wanted:
+                return []
+            payloads, start = self._cut(self._buffer)
+            del self._buffer[:start]
         return payloads
+
+    def _cut(self, data: bytes | bytearray) -> tuple[list[bytes], int]:
+        """The complete payloads at the beginning of ``data``, and where they end."""
+        payloads: list[bytes] = []
+        start = 0
+        self._wanted = LENGTH_BYTES
+        with memoryview(data) as view:
+            while len(view) - start >= LENGTH_BYTES:
+                begin = start + LENGTH_BYTES
+                size = int.from_bytes(view[start:begin], "big")
+                if size > self.limit_bytes:
+                    self.error = _too_large(bytes(view[start:begin]), self.limit_bytes)
+                    return payloads, len(view)
+                if len(view) < begin + size:
+                    self._wanted = LENGTH_BYTES + size
+                    break
+                payloads.append(bytes(view[begin : begin + size]))
+                start = begin + size
+        return payloads, start

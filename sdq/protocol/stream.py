@@ -9,7 +9,7 @@ import msgspec
 
 from sdq.errors import ConnectionFailed, ProtocolError
 from sdq.protocol.connection import Connection, ConnectionState
-from sdq.protocol.constants import MAX_OUTBOX_BYTES, WRITE_TIMEOUT_SECONDS
+from sdq.protocol.constants import MAX_OUTBOX_BYTES, MIN_TAKEN_BYTES, WRITE_TIMEOUT_SECONDS
 from sdq.protocol.messages import ErrorReply
 
 Incoming = TypeVar("Incoming")
@@ -21,8 +21,8 @@ class Stream(Generic[Incoming]):
     """Messages over one TCP connection.
 
     One task receives; any task may send. What waits for a slow peer is bounded: over
-    ``max_outbox_bytes`` the connection is aborted, and `drained` gives up after
-    ``write_timeout_seconds``.
+    ``max_outbox_bytes`` the connection is aborted, and `drained` gives up on a peer that
+    takes next to nothing for ``write_timeout_seconds``.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class Stream(Generic[Incoming]):
         self._writer = writer
         self._max_outbox_bytes = max_outbox_bytes
         self._write_timeout_seconds = write_timeout_seconds
+        self._sent_bytes = 0
         self._events: deque[Incoming | ProtocolError] = deque()
 
     @property
@@ -58,10 +59,14 @@ class Stream(Generic[Incoming]):
     ) -> Incoming | ProtocolError | None:
         """The next message; an error as a value; ``None`` at the end of the stream.
 
+        After an error that closed the connection nothing more is read: ``None`` again.
+
         Raises `TimeoutError` after ``timeout_seconds`` of silence and `ConnectionFailed` when
         the line breaks. Safe to cancel: no byte is lost.
         """
         while not self._events:
+            if self.connection.state is ConnectionState.CLOSED:
+                return None
             data = await self._read(timeout_seconds)
             if not data:
                 return self.connection.receive_end()
@@ -69,14 +74,14 @@ class Stream(Generic[Incoming]):
         return self._events.popleft()
 
     async def _read(self, timeout_seconds: float | None) -> bytes:
+        deadline = asyncio.timeout(timeout_seconds)
         try:
-            if timeout_seconds is None:
+            async with deadline:
                 return await self._reader.read(READ_CHUNK_BYTES)
-            async with asyncio.timeout(timeout_seconds):
-                return await self._reader.read(READ_CHUNK_BYTES)
-        except TimeoutError:
-            raise
         except OSError as error:
+            # A TimeoutError of the network itself (ETIMEDOUT) is a broken line, not silence.
+            if deadline.expired():
+                raise
             raise ConnectionFailed(f"the connection broke: {error}") from error
 
     def send(self, message: msgspec.Struct) -> None:
@@ -94,6 +99,7 @@ class Stream(Generic[Incoming]):
         if waiting + len(data) > self._max_outbox_bytes:
             self.abort()
             raise ConnectionFailed(f"{self.peer} reads too slowly: {waiting} bytes wait for it")
+        self._sent_bytes += len(data)
         self._writer.write(data)
 
     def send_error(self, reply: ErrorReply) -> None:
@@ -114,15 +120,27 @@ class Stream(Generic[Incoming]):
                     max_bytes -= len(data)
 
     async def drained(self) -> None:
-        """Waits until the peer has taken most of what was sent. Safe to cancel."""
-        try:
-            async with asyncio.timeout(self._write_timeout_seconds):
-                await self._writer.drain()
-        except TimeoutError as error:
-            self.abort()
-            raise ConnectionFailed(f"{self.peer} stopped reading") from error
-        except OSError as error:
-            raise ConnectionFailed(f"the connection broke: {error}") from error
+        """Waits until the peer has taken most of what was sent. Safe to cancel.
+
+        Raises `ConnectionFailed` when the line breaks, or when the peer takes less than
+        ``MIN_TAKEN_BYTES`` in ``write_timeout_seconds``: a slow line may go on, a stuck one not.
+        """
+        while True:
+            before = self._taken_bytes
+            deadline = asyncio.timeout(self._write_timeout_seconds)
+            try:
+                async with deadline:
+                    return await self._writer.drain()
+            except OSError as error:
+                if not deadline.expired():
+                    raise ConnectionFailed(f"the connection broke: {error}") from error
+                if self._taken_bytes - before < MIN_TAKEN_BYTES:
+                    self.abort()
+                    raise ConnectionFailed(f"{self.peer} stopped reading") from error
+
+    @property
+    def _taken_bytes(self) -> int:
+        return self._sent_bytes - self._writer.transport.get_write_buffer_size()
 
     def abort(self) -> None:
         """Ends the connection now; what waits in the outbox is lost."""
@@ -130,9 +148,18 @@ class Stream(Generic[Incoming]):
         self._writer.transport.abort()
 
     async def close(self) -> None:
-        """Sends what waits, then closes. Never raises for a peer that is already gone."""
+        """Sends what waits, then closes. Never raises for a peer that is already gone.
+
+        A peer that does not take it in ``write_timeout_seconds`` is cut off; so is one that
+        is left by cancelling.
+        """
         self.connection.state = ConnectionState.CLOSED
         self._writer.close()
-        with contextlib.suppress(OSError, TimeoutError):
+        try:
             async with asyncio.timeout(self._write_timeout_seconds):
                 await self._writer.wait_closed()
+        except OSError:  # TimeoutError is one
+            self._writer.transport.abort()
+        except asyncio.CancelledError:
+            self._writer.transport.abort()
+            raise
