@@ -18,12 +18,11 @@ Two streams, not one: a trimmed stream that also carried pictures could lose one
 
 from typing import Annotated, Any, cast
 
-import msgpack
 import msgspec
 from celery import Celery
 
-from sdq.protocol.codec import unpack
-from sdq.protocol.model import Sha256
+from sdq.protocol.codec import decode, encode
+from sdq.protocol.model import ModelId, Sha256
 from sdq.spec import ImageSpec
 
 DRAW_TASK = "sdq.draw"
@@ -40,8 +39,10 @@ EVENT_STREAM_ENTRIES = 10_000
 MAX_IMAGE_BYTES = 48 * 1024 * 1024
 EVENT_FIELD = b"event"
 
-JobId = Annotated[str, msgspec.Meta(pattern="^[0-9a-z]{1,40}$")]
-WorkerId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
+JobId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-z]{1,40}\Z")]
+Attempt = Annotated[int, msgspec.Meta(ge=1)]
+NotNegative = Annotated[int, msgspec.Meta(ge=0)]
+WorkerId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,100}\Z")]
 
 
 def queue_of(model_id: str) -> str:
@@ -75,7 +76,7 @@ class DrawTask(msgspec.Struct, frozen=True):
     """The one argument of the Celery task."""
 
     job_id: JobId
-    attempt: Annotated[int, msgspec.Meta(ge=1)]
+    attempt: Attempt
     server_id: JobId
     spec: ImageSpec
     key: Sha256
@@ -84,7 +85,7 @@ class DrawTask(msgspec.Struct, frozen=True):
 
 class _Event(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower):
     job_id: JobId
-    attempt: int
+    attempt: Attempt
     worker_id: WorkerId
 
 
@@ -95,15 +96,15 @@ class Begun(_Event, frozen=True):
 class Stepped(_Event, frozen=True):
     """Progress; travels in the progress stream."""
 
-    step: int
-    steps: int
+    step: NotNegative
+    steps: NotNegative
 
 
 class Drawn(_Event, frozen=True):
     """The job succeeded: a PNG that holds its own spec."""
 
-    image: bytes
-    draw_seconds: float
+    image: Annotated[bytes, msgspec.Meta(max_length=MAX_IMAGE_BYTES)]
+    draw_seconds: Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Broke(_Event, frozen=True):
@@ -122,7 +123,7 @@ WorkerEvent = Begun | Stepped | Drawn | Broke | Stopped
 
 
 class HeldModel(msgspec.Struct, frozen=True):
-    model_id: str
+    model_id: ModelId
     fingerprint: Sha256
 
 
@@ -143,8 +144,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
 
 def pack(value: msgspec.Struct) -> bytes:
     """A payload or event as msgpack."""
-    packed: bytes = msgpack.packb(msgspec.to_builtins(value, builtin_types=(bytes,)))
-    return packed
+    return encode(value)
 
 
 def to_argument(task: DrawTask) -> dict[str, Any]:
@@ -158,13 +158,13 @@ def from_argument(argument: object) -> DrawTask:
 
 
 def read_event(data: bytes) -> WorkerEvent:
-    """A checked event. Raises `InvalidMessage` or `msgspec.ValidationError`."""
-    return cast("WorkerEvent", msgspec.convert(unpack(data), WorkerEvent))
+    """A checked event. Raises `InvalidMessage`."""
+    return decode(data, cast("type[WorkerEvent]", WorkerEvent))
 
 
 def read_heartbeat(data: bytes) -> Heartbeat:
-    """A checked heartbeat. Raises `InvalidMessage` or `msgspec.ValidationError`."""
-    return msgspec.convert(unpack(data), Heartbeat)
+    """A checked heartbeat. Raises `InvalidMessage`."""
+    return decode(data, Heartbeat)
 
 
 def make_app(redis_url: str) -> Celery:
@@ -173,12 +173,14 @@ def make_app(redis_url: str) -> Celery:
     Early acknowledgement and no prefetching mean that nothing hides in a dead worker until
     Celery's visibility time-out: the server sees the missing heartbeat and sends the job again.
     """
-    app = Celery("sdq", broker=redis_url, set_as_current=False)
+    app = Celery("sdq", broker=redis_url, backend="disabled://", set_as_current=False)
     app.conf.update(
+        # Named one by one: else CELERY_BROKER_URL, set for another program, would win.
+        broker_read_url=redis_url,
+        broker_write_url=redis_url,
         task_serializer="msgpack",
         result_serializer="msgpack",
         accept_content=["msgpack"],
-        result_backend=None,
         task_ignore_result=True,
         task_store_errors_even_if_ignored=False,
         task_acks_late=False,

@@ -75,8 +75,11 @@ def normalize_text(text: str) -> str:
 def canonical(spec: ImageSpec) -> bytes:
     """The spec as UTF-8 JSON with sorted names and no spaces; numbers in one form each."""
     fields = msgspec.structs.asdict(spec)
-    fields["guidance_scale"] = float(spec.guidance_scale)
-    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    fields["guidance_scale"] = float(spec.guidance_scale) + 0.0  # -0.0 becomes 0.0
+    text = json.dumps(
+        fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return text.encode()
 
 
 def key_of(spec: ImageSpec, fingerprint: str) -> str:

@@ -11,13 +11,14 @@ from typing import Annotated
 import msgspec
 
 from sdq.protocol.constants import MAX_COUNT
-from sdq.protocol.model import ModelInfo, ModelManifest
+from sdq.protocol.model import ModelInfo, ModelManifest, Sha256
 from sdq.protocol.states import JobState
 from sdq.spec import ImageSpec, Name, SpecDraft
 
 RequestId = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-Key = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-KeyPrefix = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{4,64}$")]
+Key = Sha256
+KeyPrefix = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{4,64}\Z")]
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
 
 
@@ -39,7 +40,16 @@ class Origin(StrEnum):
 
 
 class _Message(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower):
-    """Base: the tag is the name of the struct in lower case."""
+    """Base: the tag is the name of the struct in lower case.
+
+    Unknown fields are ignored, so that a newer peer may say more than we understand.
+    """
+
+
+class _Request(_Message, frozen=True, forbid_unknown_fields=True):
+    """Base of what a client asks: a field that would be ignored is refused instead."""
+
+    request_id: RequestId
 
 
 # ---------------------------------------------------------------- both directions
@@ -66,14 +76,13 @@ class Hello(_Message, frozen=True):
     client: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
 
-class Generate(_Message, frozen=True):
+class Generate(_Request, frozen=True):
     """Pictures ``first_index`` … ``first_index + count - 1`` of a draft.
 
     Answered by `Accepted` (left out when all of them are hits), `Progress` while it
     lasts, and one `Picture` or `Failure` each; or by one `ErrorReply`.
     """
 
-    request_id: RequestId
     draft: SpecDraft
     count: Count = 1
     first_index: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 0
@@ -81,53 +90,46 @@ class Generate(_Message, frozen=True):
     wait: bool = True  # False: an error at once when no worker online holds the model
 
 
-class Cancel(_Message, frozen=True):
+class Cancel(_Request, frozen=True):
     """Ends request ``target``: what nobody else wants is not drawn. Answer: `CancelReply`."""
 
-    request_id: RequestId
     target: RequestId
 
 
-class ListModels(_Message, frozen=True):
-    request_id: RequestId
+class ListModels(_Request, frozen=True):
+    """The models of this server. Answer: `Models`."""
 
 
-class GetStatus(_Message, frozen=True):
-    request_id: RequestId
+class GetStatus(_Request, frozen=True):
+    """How the server and its workers are. Answer: `Status`."""
 
 
-class FindPictures(_Message, frozen=True):
+class FindPictures(_Request, frozen=True):
     """The newest pictures whose prompt holds all the words. Answer: `FoundPictures`."""
 
-    request_id: RequestId
     words: Annotated[str, msgspec.Meta(max_length=1_000)] = ""
     limit: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 50
 
 
-class FetchPicture(_Message, frozen=True):
+class FetchPicture(_Request, frozen=True):
     """The picture whose key begins so. Answer: `Picture`."""
 
-    request_id: RequestId
     key: KeyPrefix
 
 
-class RemovePictures(_Message, frozen=True):
+class RemovePictures(_Request, frozen=True):
     """Takes pictures out of the library. Answer: `Removed`."""
 
-    request_id: RequestId
     keys: Annotated[tuple[KeyPrefix, ...], msgspec.Meta(max_length=1_000)]
 
 
-class PruneLibrary(_Message, frozen=True):
+class PruneLibrary(_Request, frozen=True):
     """Applies the retention now. Answer: `Removed`."""
 
-    request_id: RequestId
 
-
-class WorkerSetup(_Message, frozen=True):
+class WorkerSetup(_Request, frozen=True):
     """What a worker needs to install a model (``None``: the default one)."""
 
-    request_id: RequestId
     model: Name | None = None
 
 
@@ -137,12 +139,12 @@ class WorkerSetup(_Message, frozen=True):
 class Limits(msgspec.Struct, frozen=True):
     """What this server allows, so that a client can refuse before it sends."""
 
-    max_request_bytes: int
-    max_reply_bytes: int
-    max_prompt_characters: int
-    max_count: int
-    max_requests_in_flight: int
-    idle_timeout_seconds: float
+    max_request_bytes: AtLeastOne
+    max_reply_bytes: AtLeastOne
+    max_prompt_characters: AtLeastOne
+    max_count: AtLeastOne
+    max_requests_in_flight: AtLeastOne
+    idle_timeout_seconds: Annotated[float, msgspec.Meta(gt=0)]
 
 
 class Welcome(_Message, frozen=True):

@@ -8,10 +8,18 @@ import msgspec
 
 from sdq.spec import Guidance, Name, Side, Steps
 
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+# Patterns end in \Z: $ would let a line feed through.
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+
+ModelId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z", max_length=100)]
+"""Becomes the name of a folder and of a queue, so no slash and no leading dot."""
+
+_PATH_PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 RelativePath = Annotated[
-    str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]*$", max_length=255)
+    str, msgspec.Meta(pattern=rf"^{_PATH_PART}(/{_PATH_PART})*\Z", max_length=255)
 ]
+"""No part is empty or begins with a dot: it cannot leave the model's folder."""
+
 Link = Annotated[str, msgspec.Meta(max_length=2_000)]
 
 
@@ -39,7 +47,7 @@ class ModelLimits(msgspec.Struct, frozen=True):
 
     min_side: Side
     max_side: Side
-    max_pixels: int
+    max_pixels: Annotated[int, msgspec.Meta(ge=1)]
     max_steps: Steps
     schedulers: tuple[Name, ...]
 
@@ -47,7 +55,7 @@ class ModelLimits(msgspec.Struct, frozen=True):
 class ModelManifest(msgspec.Struct, frozen=True):
     """Everything that a worker needs to install a model."""
 
-    model_id: Name
+    model_id: ModelId
     title: str
     kind: Literal["folder", "single_file"]  # diffusers' own layout, or one checkpoint
     license: str
@@ -61,7 +69,7 @@ class ModelManifest(msgspec.Struct, frozen=True):
 class ModelInfo(msgspec.Struct, frozen=True):
     """What a client is shown of a model."""
 
-    model_id: Name
+    model_id: ModelId
     title: str
     license: str
     defaults: ModelDefaults
