@@ -173,9 +173,11 @@ def make_app(redis_url: str) -> Celery:
     Early acknowledgement and no prefetching mean that nothing hides in a dead worker until
     Celery's visibility time-out: the server sees the missing heartbeat and sends the job again.
     """
-    app = Celery("sdq", broker=redis_url, backend="disabled://", set_as_current=False)
+    app = Celery("sdq", broker=redis_url, set_as_current=False)
+    # CELERY_RESULT_BACKEND and CELERY_BROKER_URL, set for another program, would win over the
+    # plain settings, and our prompts would go there.
+    app.backend_cls = "disabled"
     app.conf.update(
-        # Named one by one: else CELERY_BROKER_URL, set for another program, would win.
         broker_read_url=redis_url,
         broker_write_url=redis_url,
         task_serializer="msgpack",
