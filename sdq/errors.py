@@ -135,9 +135,16 @@ class InvalidMessage(ProtocolError):
 
 
 class FrameTooLarge(ProtocolError):
-    """A frame over the limit. Nothing was read of it; the stream cannot go on."""
+    """A frame over the limit. Nothing was read of it; the stream cannot go on.
+
+    ``foreign`` names the protocol that the other side seems to speak instead, if any.
+    """
 
     code = "frame_too_large"
+
+    def __init__(self, message: str, *, hint: str = "", foreign: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.foreign = foreign
 
 
 class LocalProtocolError(ProtocolError):

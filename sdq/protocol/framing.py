@@ -25,6 +25,7 @@ def _too_large(head: bytes, limit_bytes: int) -> FrameTooLarge:
         return FrameTooLarge(
             f"the other side speaks {foreign}, not the sdq protocol",
             hint="check the address and the port; an sdq server is started by `sdq server`",
+            foreign=foreign,
         )
     size = int.from_bytes(head, "big")
     return FrameTooLarge(
