@@ -15,7 +15,7 @@ replaces a value with `Settings.with_flags`.
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import Field, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,18 +92,24 @@ class Settings:
     def data_dir(self) -> Path:
         """The server's data directory."""
         chosen = self.server.data_dir
-        return Path(chosen).expanduser() if chosen else self.home.server_dir
+        return _expanded(chosen, "server.data_dir") if chosen else self.home.server_dir
 
     def with_flags(self, **flags: object) -> "Settings":
-        """These settings with flags such as ``server__port=7000`` put in; ``None`` is not given."""
+        """These settings with flags such as ``server__port=7000`` put in; ``None`` is not given.
+
+        Raises `UsageError` for a value out of bounds.
+        """
         tables = {name: getattr(self, name) for name in TABLES}
         sources = dict(self.sources)
         for flag, value in flags.items():
             if value is None:
                 continue
             table, _, name = flag.partition("__")
-            tables[table] = replace(tables[table], **{name: value})
-            sources[f"{table}.{name}"] = "flag"
+            known = {field.name: field for field in fields(TABLES[table])}
+            full = f"{table}.{name}"
+            checked = _checked(value, known[name], full, full)
+            tables[table] = replace(tables[table], **{name: checked})
+            sources[full] = "flag"
         return replace(self, **tables, sources=sources)
 
     def rows(self) -> list[tuple[str, object, str]]:
@@ -120,6 +126,20 @@ TABLES: dict[str, type[Any]] = {
     "client": ClientSettings,
     "server": ServerSettings,
     "worker": WorkerSettings,
+}
+
+_MOST: dict[str, float] = {
+    "server.port": 65_535,
+    "server.redis_port": 65_535,
+    "server.max_prompt_characters": 4_000,  # the protocol's own ceilings
+    "server.max_count": 1_000,
+}
+_LEAST = {
+    "server.max_connections": 1,
+    "server.max_prompt_characters": 1,
+    "server.max_count": 1,
+    "server.max_queued_jobs": 1,
+    "worker.concurrency": 1,
 }
 
 _SHORT_VARIABLES = {"client.server": "SDQ_SERVER", "server.redis": "SDQ_REDIS"}
@@ -152,10 +172,17 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 
 def _home(environ: Mapping[str, str]) -> tuple[Home, str]:
     if chosen := environ.get("SDQ_HOME"):
-        return Home(Path(chosen).expanduser().absolute()), "SDQ_HOME"
+        return Home(_expanded(chosen, "SDQ_HOME").absolute()), "SDQ_HOME"
     from platformdirs import user_data_path  # 3 ms, not needed when SDQ_HOME is set
 
     return Home(user_data_path("sdq", appauthor=False)), "default"
+
+
+def _expanded(path: str, where: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise UsageError(f"{where}: {path!r} names an unknown home folder") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -163,7 +190,8 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
+        # ValueError: no UTF-8, no TOML, or a number with thousands of digits.
         raise UsageError(
             f"cannot read {path}: {error}", hint="mend the file or move it away"
         ) from error
@@ -190,29 +218,36 @@ def _fill(
         variable = variable_of(full)
         sources[full] = "default"
         if name in given:
-            values[name] = _coerce(given[name], field.default, f"{file}: {full}")
+            values[name] = _checked(given[name], field, full, f"{file}: {full}")
             sources[full] = str(file)
-        if variable in environ:
-            values[name] = _coerce(environ[variable], field.default, variable)
+        if environ.get(variable):
+            values[name] = _checked(environ[variable], field, full, variable)
             sources[full] = variable
     return kind(**values)
 
 
-def _coerce(value: object, default: Any, where: str) -> object:
-    """A value as the type of its default; text is parsed, other types are not bent."""
-    kind = type(default)
-    try:
-        if isinstance(value, str) and kind is not str:
-            value = kind(value)
-        elif kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-    except ValueError as error:
-        raise UsageError(f"{where}: {value!r} is not {_called(kind)}") from error
-    if type(value) is not kind:
-        raise UsageError(f"{where}: {value!r} is not {_called(kind)}")
-    if kind is not str and isinstance(value, int | float) and not 0 <= value < float("inf"):
-        raise UsageError(f"{where}: {value!r} must not be negative or infinite")
+def _checked(value: object, field: "Field[Any]", name: str, where: str) -> object:
+    """A value as the type of its default, inside its bounds."""
+    value = _coerce(value, type(field.default), where)
+    if isinstance(value, int | float):
+        least, most = _LEAST.get(name, 0), _MOST.get(name, float("inf"))
+        if not (least <= value <= most and value < float("inf")):  # not a number fails too
+            bounds = f"{least} or more" if most == float("inf") else f"from {least} to {most}"
+            raise UsageError(f"{where}: {value!r} is out of bounds, it must be {bounds}")
     return value
+
+
+def _coerce(value: object, kind: type[Any], where: str) -> object:
+    """Text is parsed and a whole number may stand for a float; other types are not bent."""
+    coerced = value
+    try:
+        if (isinstance(value, str) and kind is not str) or (kind is float and type(value) is int):
+            coerced = kind(value)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"{where}: {value!r} is not {_called(kind)}") from error
+    if type(coerced) is not kind:
+        raise UsageError(f"{where}: {value!r} is not {_called(kind)}")
+    return coerced
 
 
 def _called(kind: type[Any]) -> str:
@@ -220,20 +255,33 @@ def _called(kind: type[Any]) -> str:
 
 
 def split_address(address: str, default_port: int) -> tuple[str, int]:
-    """Host and port of ``host``, ``host:port``, ``[v6]:port`` or ``sdq://host:port``."""
-    bare = address.removeprefix("sdq://").rstrip("/")
-    host, port_text = bare, ""
+    """Host and port of ``host``, ``host:port``, ``v6``, ``[v6]:port`` or ``sdq://host:port``."""
+    bare = address.strip().removeprefix("sdq://").rstrip("/")
     if bare.startswith("["):
-        host, _, port_text = bare[1:].partition("]")
-        port_text = port_text.removeprefix(":")
-    elif bare.count(":") == 1:
-        host, port_text = bare.split(":")
-    if not host or "/" in host or (port_text and not _is_port(port_text)):
+        host, bracket, port_text = bare[1:].partition("]")
+        right = bool(bracket) and _is_v6(host) and port_text[:1] in ("", ":")
+        port_text = port_text[1:]
+    elif bare.count(":") > 1:
+        host, port_text, right = bare, "", _is_v6(bare)
+    else:
+        host, _, port_text = bare.partition(":")
+        right = bool(host) and not any(mark in " /@[]?#" or mark < " " for mark in host)
+    if not right or (port_text and not _is_port(port_text)):
         raise UsageError(
             f"{address!r} is not the address of a server", hint="write host:port, as gpu-box:7433"
         )
     return host, int(port_text) if port_text else default_port
 
 
+def _is_v6(text: str) -> bool:
+    from ipaddress import IPv6Address  # rarely needed, and 3 ms
+
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdigit() and 0 < int(text) < 65536
+    return text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65_536
