@@ -1,0 +1,226 @@
+"""The supervisor: order, restarts with growing pauses, giving up, and leaving nothing behind."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sdq.errors import StackError
+from sdq.stack.supervisor import Child, RestartPolicy, Supervisor, run_to_end
+
+QUICK = RestartPolicy(first_pause_seconds=0.05, longest_pause_seconds=0.1)
+
+CHILD = """
+import os, sys, signal, time
+from pathlib import Path
+name, folder = sys.argv[1], Path(sys.argv[2])
+def note(word):
+    with (folder / "notes").open("a") as file:
+        file.write(f"{name} {word}\\n")
+def stop(*_):
+    note("stopped")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, signal.SIG_IGN if name == "deaf" else stop)
+note("started")
+(folder / f"{name}.pid").write_text(str(os.getpid()))
+time.sleep(60)
+"""
+
+SUPERVISED = """
+import asyncio, sys
+from pathlib import Path
+from sdq.stack.supervisor import Child, Supervisor
+async def main(folder):
+    async with Supervisor() as supervisor:
+        for name in ("one", "two"):
+            argv = [sys.executable, "-c", sys.argv[2], name, str(folder)]
+            await supervisor.start(Child(name, argv, folder / "log"))
+        print("up", flush=True)
+        await supervisor.failed()
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+class Stage:
+    """A folder in which children leave notes, and a supervisor that is told on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.told: list[str] = []
+        self.supervisor = Supervisor(tell=self.told.append, policy=QUICK)
+
+    def child(self, name: str, code: str = CHILD) -> Child:
+        argv = [sys.executable, "-c", code, name, str(self.folder)]
+        ready = self.appears(f"{name}.pid") if code is CHILD else None
+        return Child(name, argv, self.folder / "log" / name, ready=ready, stop_timeout_seconds=2)
+
+    def appears(self, name: str) -> Callable[[], Awaitable[None]]:
+        """Waits for a pid file of a living process."""
+
+        async def appear() -> None:
+            await until(lambda: self.pid(name.removesuffix(".pid")))
+
+        return appear
+
+    def pid(self, name: str) -> int:
+        path = self.folder / f"{name}.pid"
+        pid = int(path.read_text() or 0) if path.exists() else 0
+        return pid if pid and psutil.pid_exists(pid) else 0
+
+    def notes(self) -> list[str]:
+        return (self.folder / "notes").read_text().splitlines()
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    stage = Stage(tmp_path)
+    async with stage.supervisor:
+        yield stage
+
+
+async def until(condition: Callable[[], object], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def test_starts_in_order_and_stops_in_reverse(stage: Stage) -> None:
+    for name in ("one", "two", "three"):
+        await stage.supervisor.start(stage.child(name))
+
+    await stage.supervisor.stop()
+
+    order = ["one", "two", "three"]
+    assert stage.notes() == [f"{name} started" for name in order] + [
+        f"{name} stopped" for name in reversed(order)
+    ]
+    assert stage.told == []
+
+
+async def test_a_crashed_child_starts_again_and_that_is_said(stage: Stage) -> None:
+    await stage.supervisor.start(stage.child("one"))
+    first = stage.pid("one")
+
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: len(stage.told) == 2)
+
+    assert stage.pid("one") not in (0, first)
+    assert stage.told[0].startswith("one was killed by SIGKILL; starting it again in 0.05 s")
+    assert stage.told[1] == "one runs again"
+
+
+async def test_pauses_grow_and_the_fifth_quick_crash_ends_all(stage: Stage) -> None:
+    code = "import sys; print('fine'); print('\\x1b[31mcannot go on', flush=True); sys.exit(9)"
+    other = stage.child("other")
+    await stage.supervisor.start(other)
+    crashing = stage.child("bad", code)
+    await stage.supervisor.start(crashing)  # without `ready`, started is ready
+
+    async with asyncio.timeout(10):
+        with pytest.raises(StackError) as error:
+            await stage.supervisor.failed()
+
+    assert error.value.message.startswith("bad ended with exit code 9, 5 times in a row")
+    assert "\n  fine\n  �[31mcannot go on" in error.value.message
+    assert str(crashing.log_file) in error.value.hint
+    pauses = [line.split(" again in ")[1].split(" (")[0] for line in stage.told]
+    assert pauses == ["0.05 s", "0.1 s", "0.1 s", "0.1 s"]
+    await stage.supervisor.stop()
+    assert "other stopped" in stage.notes()
+
+
+async def test_a_child_that_never_got_ready_is_not_tried_again(stage: Stage) -> None:
+    child = stage.child("bad", "raise SystemExit('port taken')")
+    child.ready = stage.appears("never")
+
+    with pytest.raises(StackError, match="bad does not start: it ended with exit code 1") as error:
+        await stage.supervisor.start(child)
+
+    assert "port taken" in error.value.message
+    assert stage.told == []
+
+
+async def test_a_child_that_does_not_get_ready_in_time_is_ended(stage: Stage) -> None:
+    child = stage.child("slow")
+    child.ready = stage.appears("never")
+    child.ready_timeout_seconds = 1
+
+    with pytest.raises(StackError, match="slow does not start: it was not ready after 1 s"):
+        await stage.supervisor.start(child)
+
+    assert not stage.pid("slow")
+
+
+async def test_starting_is_given_up_when_an_earlier_child_is(stage: Stage) -> None:
+    await stage.supervisor.start(stage.child("bad", "raise SystemExit(3)"))
+    waiting = stage.child("waiting")
+    waiting.ready = stage.appears("never")
+
+    async with asyncio.timeout(10):
+        with pytest.raises(StackError, match="bad ended"):
+            await stage.supervisor.start(waiting)
+
+
+async def test_a_deaf_child_and_its_own_children_are_killed(stage: Stage) -> None:
+    deaf = stage.child("deaf")
+    deaf.stop_timeout_seconds = 0.2
+    await stage.supervisor.start(deaf)
+    pid = stage.pid("deaf")
+    forking = "import subprocess; subprocess.run(['sleep', '60'])"
+    await stage.supervisor.start(stage.child("forking", forking))
+    await until(
+        lambda: [p for p in psutil.Process().children(recursive=True) if "sleep" in p.name()]
+    )
+    family = psutil.Process().children(recursive=True)
+    assert pid in [process.pid for process in family]
+
+    await stage.supervisor.stop()
+
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert alive == []
+
+
+async def test_stopping_while_a_child_starts_ends_it(stage: Stage) -> None:
+    child = stage.child("slow")
+    child.ready = stage.appears("never")
+    start = asyncio.create_task(stage.supervisor.start(child))
+    await until(lambda: stage.pid("slow"))
+
+    start.cancel()
+    await asyncio.wait({start})
+    await stage.supervisor.stop()
+
+    assert stage.notes() == ["slow started", "slow stopped"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can do that")
+def test_a_killed_supervisor_leaves_nothing(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", SUPERVISED, str(tmp_path), CHILD]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"up\n"
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) == 2
+        process.kill()
+        _, alive = psutil.wait_procs(family, timeout=5)
+    assert alive == []
+
+
+async def test_run_to_end_gives_the_exit_code_and_ends_when_cancelled(tmp_path: Path) -> None:
+    assert await run_to_end([sys.executable, "-c", "raise SystemExit(4)"], os.environ) == 4
+
+    argv = [sys.executable, "-c", CHILD, "slow", str(tmp_path)]
+    running = asyncio.create_task(run_to_end(argv, os.environ))
+    await until((tmp_path / "slow.pid").exists)
+    running.cancel()
+    await asyncio.wait({running})
+
+    assert (tmp_path / "notes").read_text().splitlines() == ["slow started", "slow stopped"]
