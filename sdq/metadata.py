@@ -12,12 +12,15 @@ Two texts go into every file:
 
 import io
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from sdq.errors import UsageError
-from sdq.spec import ImageSpec
+from sdq.spec import MAX_SIDE_PIXELS, ImageSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Exif, Image
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 _EXIF_IFD = 0x8769
 _USER_COMMENT = 0x9286
 _IMAGE_DESCRIPTION = 0x010E
+_MAX_EXIF_BYTES = 65_000
+_FORMATS = ("PNG", "JPEG", "WEBP")
 _UNICODE_PREFIX = b"UNICODE\x00"
 
 SAMPLER_NAMES = {
@@ -102,39 +107,70 @@ def _add_text(add_text: object, add_itxt: object, name: str, text: str) -> None:
 
 
 def convert(png: bytes, file_format: str, quality: int = 92) -> bytes:
-    """A PNG of ours as ``JPEG`` or ``WEBP``, both texts carried over into EXIF."""
-    from PIL import Image
+    """A PNG of ours as ``JPEG`` or ``WEBP``, both texts carried over into EXIF.
 
-    with Image.open(io.BytesIO(png)) as image:
-        texts = dict(image.info)
+    Raises `UsageError` when the bytes are no picture.
+    """
+    with _opened(png) as image:
         exif = image.getexif()
-        _fill_exif(exif, str(texts.get("parameters", "")), str(texts.get("sdq", "")))
+        _fill_exif(exif, str(image.info.get("parameters", "")), str(image.info.get("sdq", "")))
         buffer = io.BytesIO()
         image.convert("RGB").save(buffer, file_format, quality=quality, exif=exif.tobytes())
     return buffer.getvalue()
 
 
 def _fill_exif(exif: "Exif", parameters: str, sdq: str) -> None:
-    exif[_IMAGE_DESCRIPTION] = sdq.encode("utf-8")
+    description = sdq.encode("utf-8")
     comment = _UNICODE_PREFIX + parameters.encode("utf-16-be")
-    exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = comment
+    exif[_IMAGE_DESCRIPTION] = description
+    # JPEG has room for 64 KiB; two very long prompts leave it to the text that is the truth.
+    if len(description) + len(comment) < _MAX_EXIF_BYTES:
+        exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = comment
 
 
 def read(data: bytes) -> Provenance | None:
-    """What a file of ours says of itself; ``None`` when it says nothing.
+    """What a file of ours says of itself; ``None`` when it says nothing of sdq.
 
     Raises `UsageError` when the bytes are no picture or the text was tampered with.
     """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            text = image.info.get("sdq") or image.getexif().get(_IMAGE_DESCRIPTION, "")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise UsageError(f"this is not a picture that can be read: {error}") from error
+    with _opened(data) as image:
+        text = _sdq_text(image)
     if not text:
         return None
     try:
         return msgspec.json.decode(text, type=Provenance)
-    except (msgspec.MsgspecError, UnicodeError) as error:
-        raise UsageError(f"its sdq text cannot be read: {error}") from error
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise UsageError(
+            f"its sdq text cannot be read: {error}", hint="the file was changed by another program"
+        ) from error
+
+
+def _sdq_text(image: "Image") -> bytes:
+    chunk = image.info.get("sdq")
+    if isinstance(chunk, str):
+        return chunk.encode("utf-8", "replace")
+    described = image.getexif().get(_IMAGE_DESCRIPTION, "")
+    # Pillow reads EXIF text as Latin-1; other programs put captions there.
+    text = described.encode("latin-1", "replace") if isinstance(described, str) else b""
+    return text if text.startswith(b'{"spec"') else b""
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator["Image"]:
+    """The picture in ``data``; all that a broken or hostile file may cause is a `UsageError`."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about sizes (ours are bounded) and odd EXIF
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                if max(image.size) > MAX_SIDE_PIXELS:
+                    raise ValueError(f"{image.width}x{image.height} pixels are too many")
+                yield image
+    except UsageError:
+        raise
+    except Exception as error:  # Pillow raises what its parsers stumble on
+        raise UsageError(
+            f"this is not a picture that can be read: {error or type(error).__name__}",
+            hint="sdq reads PNG, JPEG and WebP",
+        ) from error
