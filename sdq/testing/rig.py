@@ -1,0 +1,143 @@
+"""The inside of a server, put together without sockets and without Redis.
+
+Real SQLite, real files; the dispatcher is in memory and the clients are lists.
+"""
+
+import io
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from sdq.protocol.messages import Generate
+from sdq.server.catalog import Catalog
+from sdq.server.database import Database
+from sdq.server.generation import Generation
+from sdq.server.jobs import JobTable
+from sdq.server.library import Library
+from sdq.server.outcomes import Outcomes
+from sdq.server.roster import Roster
+from sdq.server.scheduler import Scheduler
+from sdq.server.subscriptions import Request, Subscriptions
+from sdq.testing.dispatch import MemoryDispatcher, heartbeat
+
+M = TypeVar("M", bound=msgspec.Struct)
+
+
+@dataclass
+class ListeningPeer:
+    """A client that keeps all it is told."""
+
+    identity: str = "127.0.0.1"
+    told: list[msgspec.Struct] = field(default_factory=list)
+
+    def send(self, message: msgspec.Struct) -> None:
+        self.told.append(message)
+
+    async def drained(self) -> None:
+        pass
+
+    def all(self, kind: type[M]) -> list[M]:
+        """The messages of one type, in order."""
+        return [message for message in self.told if isinstance(message, kind)]
+
+
+@dataclass
+class Clock:
+    """A clock that stands still until it is moved. Seconds."""
+
+    now: float = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Rig:
+    """Everything that a request passes through."""
+
+    catalog: Catalog
+    library: Library
+    table: JobTable
+    dispatcher: MemoryDispatcher
+    roster: Roster
+    subscriptions: Subscriptions
+    outcomes: Outcomes
+    scheduler: Scheduler
+    generation: Generation
+    clock: Clock
+
+    async def generate(self, peer: ListeningPeer, message: Generate) -> Request:
+        """Asks as a session does."""
+        request = Request(message.request_id, peer, remaining=message.count)
+        await self.generation.generate(message, request)
+        return request
+
+    def bring_worker(self, worker_id: str = "worker-1", *, active: tuple[str, ...] = ()) -> None:
+        """A ready worker with the default model; it replaces whoever was online."""
+        manifest = self.catalog.manifest(None)
+        beat = heartbeat(manifest, worker_id, active=active, sent_at=self.clock.now)
+        self.roster.update([beat])
+
+
+@asynccontextmanager
+async def open_rig(
+    directory: Path, *, max_count: int = 100, max_queued_jobs: int = 1_000
+) -> AsyncIterator[Rig]:
+    """A rig on a data directory; opening the same directory again is a restart."""
+    clock = Clock()
+    database = await Database.open(directory / "sdq.sqlite3")
+    try:
+        library = await Library.open(
+            database,
+            directory / "library",
+            retention_days=30,
+            max_bytes=2**30,
+            memory_bytes=2**20,
+            clock=clock,
+        )
+        table = JobTable(database, clock=clock)
+        catalog, roster, subscriptions = Catalog.load(), Roster(clock), Subscriptions()
+        dispatcher = MemoryDispatcher()
+        outcomes = Outcomes(table, library, subscriptions)
+        scheduler = Scheduler(
+            table, dispatcher, roster, catalog, outcomes, subscriptions, clock=clock
+        )
+        generation = Generation(
+            catalog,
+            library,
+            table,
+            dispatcher,
+            roster,
+            scheduler,
+            subscriptions,
+            max_count=max_count,
+            max_queued_jobs=max_queued_jobs,
+        )
+        yield Rig(
+            catalog,
+            library,
+            table,
+            dispatcher,
+            roster,
+            subscriptions,
+            outcomes,
+            scheduler,
+            generation,
+            clock,
+        )
+        await library.close()
+    finally:
+        await database.close()
+
+
+def png(width: int = 128, height: int = 128, colour: tuple[int, int, int] = (200, 30, 30)) -> bytes:
+    """A real PNG of one colour."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), colour).save(buffer, "PNG")
+    return buffer.getvalue()
