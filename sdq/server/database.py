@@ -1,0 +1,272 @@
+"""The server's one SQLite database: opened, locked, migrated; transactions.
+
+One connection, used by one transaction at a time. The file is in WAL mode with
+``synchronous=NORMAL``: after ``kill -9`` all that was committed is there; after a power cut the
+last moments may be missing, but the file is sound. Jobs lost that way are asked for again, and a
+picture without its row is drawn again, so a flush to the disk at every commit would buy little.
+"""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple, NoReturn, TypeVar
+
+import aiosqlite
+
+from sdq.errors import StackError, UsageError
+
+BUSY_TIMEOUT_MILLISECONDS = 5_000
+"""How long another program (a backup, the sqlite3 shell) may hold the file."""
+
+OLDEST_SQLITE = (3, 37, 0)  # STRICT tables; RETURNING is older
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+_ENVIRONMENT_CODES = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_CANTOPEN,
+    }
+)
+"""What the machine did to us; everything else is a defect of ours and stays as it is."""
+
+_NO_DATABASE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
+
+T = TypeVar("T")
+
+
+class Migration(NamedTuple):
+    number: int
+    name: str
+    sql: str
+
+
+def migrations() -> list[Migration]:
+    """The steps from an empty file to the newest form, from ``sql/NNN_name.sql``."""
+    folder = resources.files("sdq.server").joinpath("sql")
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    return [
+        Migration(int(name.partition("_")[0]), name, folder.joinpath(name).read_text("utf-8"))
+        for name in names
+    ]
+
+
+async def finish(work: Awaitable[T]) -> T:
+    """Awaits ``work`` to its end even when the caller is cancelled; the cancel is raised then."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled():
+        task.exception()  # looked at, or asyncio complains that nobody did
+    raise cancelled
+
+
+def storage_error(error: BaseException, path: Path) -> StackError | None:
+    """The error for people when the disk or the file is to blame, else ``None``."""
+    code = getattr(error, "sqlite_errorcode", None) if isinstance(error, sqlite3.Error) else None
+    number = error.errno if isinstance(error, OSError) else None
+    if code == sqlite3.SQLITE_FULL or number in _NO_ROOM:
+        return StackError(
+            f"the disk that holds {path} is full",
+            hint="make room, or lower server.library_max_bytes and run `sdq server prune`",
+        )
+    if number is not None or (code is not None and code & 0xFF in _ENVIRONMENT_CODES):
+        return StackError(
+            f"{path} cannot be used: {error}",
+            hint="check the disk and who may write there",
+        )
+    return None
+
+
+def reraise(error: BaseException, path: Path) -> NoReturn:
+    """Raises the `storage_error` of ``error`` when there is one, else ``error`` itself."""
+    translated = storage_error(error, path) if isinstance(error, sqlite3.Error | OSError) else None
+    if translated is None:
+        raise error
+    raise translated from error
+
+
+class Database:
+    """Opened with `Database.open`, ended with `close`."""
+
+    def __init__(self, path: Path, lock_file: int) -> None:
+        self.path = path
+        self.server_id = ""  # made at the first start, fits `broker.JobId`
+        self._lock_file = lock_file
+        self._connection: aiosqlite.Connection | None = None
+        self._lock = asyncio.Lock()
+        self._owner: asyncio.Task[object] | None = None
+
+    @classmethod
+    async def open(cls, path: Path) -> "Database":
+        """The database at ``path``, brought to the newest form; its folder is made.
+
+        Raises `UsageError` when another server uses it, when a newer sdq wrote it, or when it is
+        no database; `StackError` when the disk does not play along.
+        """
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            raise StackError(
+                f"Python's SQLite is {sqlite3.sqlite_version}, too old for the server",
+                hint="use a Python that brings SQLite 3.37 or newer",
+            )
+        database = cls(path, _lock(path))
+        try:
+            await database._start()
+        except BaseException as error:
+            await database.close()
+            if getattr(error, "sqlite_errorcode", None) in _NO_DATABASE:
+                raise UsageError(
+                    f"{path} is no database, or it is damaged: {error}",
+                    hint="move the file away to begin anew, or put a backup in its place",
+                ) from error
+            reraise(error, path)
+        return database
+
+    async def _start(self) -> None:
+        # isolation_level=None: we say BEGIN ourselves.
+        connection = await aiosqlite.connect(self.path, isolation_level=None)
+        self._connection = connection
+        connection.row_factory = sqlite3.Row
+        for pragma in (
+            f"busy_timeout = {BUSY_TIMEOUT_MILLISECONDS}",
+            "journal_mode = WAL",
+            "synchronous = NORMAL",
+            "foreign_keys = ON",
+        ):
+            await connection.execute_fetchall(f"PRAGMA {pragma}")
+        await migrate(connection, migrations(), self.path)
+        async with self.transaction() as inside:
+            await inside.execute_fetchall(
+                "INSERT INTO meta VALUES ('server_id', ?) ON CONFLICT DO NOTHING",
+                (secrets.token_hex(8),),
+            )
+        row = await self.fetch_one("SELECT value FROM meta WHERE name = 'server_id'")
+        assert row is not None
+        self.server_id = row["value"]
+
+    async def close(self) -> None:
+        """Waits for the transaction under way, then closes. May be called twice."""
+        async with self._lock:
+            connection, self._connection = self._connection, None
+            lock_file, self._lock_file = self._lock_file, -1
+            try:
+                if connection is not None:
+                    await finish(connection.close())
+            finally:
+                if lock_file >= 0:
+                    os.close(lock_file)
+
+    async def fetch_all(self, sql: str, parameters: Sequence[object] = ()) -> list[sqlite3.Row]:
+        """All rows of a query. Sees only what is committed, except within one's transaction."""
+        if self._owner is not None and self._owner is asyncio.current_task():
+            return await self._fetch(sql, parameters)
+        async with self._lock:
+            return await self._fetch(sql, parameters)
+
+    async def fetch_one(self, sql: str, parameters: Sequence[object] = ()) -> sqlite3.Row | None:
+        """The first row of a query that has one at most."""
+        rows = await self.fetch_all(sql, parameters)
+        return rows[0] if rows else None
+
+    async def _fetch(self, sql: str, parameters: Sequence[object]) -> list[sqlite3.Row]:
+        try:
+            return list(await self._live().execute_fetchall(sql, parameters))
+        except sqlite3.Error as error:
+            reraise(error, self.path)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[aiosqlite.Connection]:
+        """All or nothing: committed at the end, undone on any exception, a cancel included.
+
+        A cancel that arrives during the commit itself is raised after it: then it is committed.
+        Raises `StackError` when the disk is full or broken. Does not nest.
+        """
+        task = asyncio.current_task()
+        if self._owner is not None and self._owner is task:
+            raise RuntimeError("transactions do not nest")
+        async with self._lock:
+            connection = self._live()
+            self._owner = task
+            try:
+                await connection.execute_fetchall("BEGIN IMMEDIATE")
+                yield connection
+                await finish(connection.commit())
+            except BaseException as error:  # noqa: BLE001 - undone, then raised again
+                # Also after a cancelled BEGIN: SQLite's thread runs both, in this order.
+                await finish(connection.rollback())
+                reraise(error, self.path)
+            finally:
+                self._owner = None
+
+    def _live(self) -> aiosqlite.Connection:
+        if self._connection is None:
+            raise StackError("the server's database is closed")
+        return self._connection
+
+
+async def migrate(connection: aiosqlite.Connection, steps: Sequence[Migration], path: Path) -> None:
+    """Applies the steps that the file has not seen, each in one transaction with its number."""
+    rows = list(await connection.execute_fetchall("PRAGMA user_version"))
+    version, newest = rows[0][0], steps[-1].number
+    if version > newest:
+        raise UsageError(
+            f"{path} was written by a newer sdq (form {version}, this one knows {newest})",
+            hint="install that version of sdq again, or choose another data directory",
+        )
+    for step in steps:
+        if step.number > version:
+            script = f"BEGIN IMMEDIATE;\n{step.sql}\nPRAGMA user_version = {step.number};\nCOMMIT;"
+            try:
+                await connection.executescript(script)
+            except BaseException:
+                await finish(connection.rollback())
+                raise
+
+
+def _lock(path: Path) -> int:
+    """An exclusive lock beside the database, held until its descriptor is closed.
+
+    The kernel lets go of it when the process ends, however it ends. The file stays: removing it
+    could take the lock away from a server that has just opened it.
+    """
+    lock_path = path.with_name(path.name + ".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise UsageError(
+            f"the data directory {path.parent} cannot be used: {error.strerror}",
+            hint="choose another one with --data-dir",
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    except BlockingIOError as error:
+        holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise UsageError(
+            f"another server (process {holder or 'unknown'}) uses the data directory {path.parent}",
+            hint="stop it first, or choose another one with --data-dir",
+        ) from error
+    except OSError as error:
+        os.close(descriptor)
+        reraise(error, lock_path)
+    return descriptor

@@ -1,0 +1,88 @@
+"""Picture files on disk: ``ab/abcdef….png`` below one directory, whole or not at all.
+
+Everything here blocks: the library calls it in threads. No file is ever changed in place.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Set
+from pathlib import Path
+
+FOLDERS = tuple(f"{number:02x}" for number in range(256))
+
+_TEMPORARY_SUFFIX = ".tmp"
+_PICTURE_NAME = re.compile(r"^([0-9a-f]{64})\.png$")
+_TEMPORARY_NAME = re.compile(r"^[0-9a-f]{64}\.png\.tmp$")
+
+
+def sha256_of(image: bytes) -> str:
+    return hashlib.sha256(image).hexdigest()
+
+
+class PictureFiles:
+    """The files below ``directory``. One writer at a time: temporary names are not unique."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def path_of(self, key: str) -> Path:
+        return self.directory / key[:2] / f"{key}.png"
+
+    def write(self, key: str, image: bytes) -> str:
+        """Writes, flushes to the disk, then renames. The SHA-256 of the picture.
+
+        Raises `OSError`; what was there before is then still there, and no half file.
+        """
+        path = self.path_of(key)
+        temporary = path.with_name(path.name + _TEMPORARY_SUFFIX)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(image)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        # The folder is not flushed: a rename lost in a power cut leaves a row without a file,
+        # which is a miss.
+        return sha256_of(image)
+
+    def read(self, key: str, size_bytes: int) -> bytes | None:
+        """The file, or ``None`` when there is none of this size. Raises `OSError`."""
+        try:
+            with self.path_of(key).open("rb") as file:
+                if os.fstat(file.fileno()).st_size != size_bytes:
+                    return None
+                return file.read()
+        except FileNotFoundError:
+            return None
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Deletes the files, as far as they exist. Raises `OSError`."""
+        for key in keys:
+            self.path_of(key).unlink(missing_ok=True)
+
+    def sweep(self, folder: str, known: Set[str]) -> tuple[int, set[str]]:
+        """Deletes temporary files and pictures that are not in ``known`` from one folder.
+
+        Gives how many were deleted, and the keys of ``known`` that have no file. Files that
+        cannot be ours are left alone. Raises `OSError`.
+        """
+        deleted, missing = 0, set(known)
+        try:
+            entries = list(os.scandir(self.directory / folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return 0, missing
+        for entry in entries:
+            picture = _PICTURE_NAME.match(entry.name)
+            if picture and picture[1] in missing:
+                missing.discard(picture[1])
+            elif picture or _TEMPORARY_NAME.match(entry.name):
+                Path(entry.path).unlink(missing_ok=True)
+                deleted += 1
+        return deleted, missing
