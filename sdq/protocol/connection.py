@@ -12,6 +12,7 @@ import msgspec
 from sdq.errors import InvalidMessage, LocalProtocolError, ProtocolError, ProtocolMismatch
 from sdq.protocol.codec import decode, encode
 from sdq.protocol.constants import (
+    MAX_ERROR_CHARACTERS,
     MAX_REPLY_BYTES,
     MAX_REQUEST_BYTES,
     OLDEST_PROTOCOL_VERSION,
@@ -84,8 +85,13 @@ class Connection(Generic[Incoming]):
         return frame(encode(message), self.send_limit_bytes)
 
     def refuse(self, reply: ErrorReply) -> bytes:
-        """The bytes of an error reply; also after the error that closed this connection."""
-        return frame(encode(reply), self.send_limit_bytes)
+        """The bytes of an error reply; also after the error that closed this connection.
+
+        Never raises: a very long text is cut, and text that cannot be sent (a file name, say)
+        goes out with question marks.
+        """
+        clean = {name: _sendable(getattr(reply, name)) for name in ("code", "message", "hint")}
+        return frame(encode(msgspec.structs.replace(reply, **clean)), self.send_limit_bytes)
 
     @property
     def _is_closed(self) -> bool:
@@ -116,6 +122,10 @@ class Connection(Generic[Incoming]):
     def _check(self, message: Incoming) -> Incoming | ProtocolError:
         """Any later message."""
         raise NotImplementedError
+
+
+def _sendable(text: str) -> str:
+    return text[:MAX_ERROR_CHARACTERS].encode("utf-8", "replace").decode()
 
 
 class ServerConnection(Connection[ClientMessage]):
