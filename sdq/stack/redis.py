@@ -5,6 +5,7 @@ installed workers stay valid over restarts), ``redis.conf`` (the password is nev
 line), the append-only file and the log.
 """
 
+import asyncio
 import importlib.util
 import os
 import secrets
@@ -184,6 +185,13 @@ class RedisServer:
     def answers(self) -> bool:
         """Whether it is there, takes our password and has loaded its data."""
         return self.call("PING") == "+PONG"
+
+    async def wait_until_it_answers(self) -> None:
+        """Never gives up; cancel it."""
+        while True:
+            if await asyncio.to_thread(self.answers):
+                return
+            await asyncio.sleep(_POLL_SECONDS)
 
     # ------------------------------------------------------------ without a supervisor
 
