@@ -1,0 +1,119 @@
+"""A real worker process with a fake pipeline: ``python -m sdq.testing.worker HOME …``.
+
+Celery, Redis, engine, heartbeat and signals are the real ones; only the drawing is not. With
+``--redis`` it writes a minimal ``worker.json`` into HOME (no model files, no torch); without,
+it takes the one that is there. ``--model`` and ``--fingerprint`` must be those of the server's
+catalog for the server to give it jobs.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from sdq.config import Home
+from sdq.errors import SdqError
+from sdq.protocol.model import (
+    ModelDefaults,
+    ModelFile,
+    ModelLimits,
+    ModelManifest,
+    fingerprint_of,
+)
+from sdq.testing.pipeline import FakePipeline
+from sdq.worker import app, models
+from sdq.worker.engine import Pipeline
+from sdq.worker.pipelines import SCHEDULERS
+
+_SIDE_PIXELS = 64
+_MAX_SIDE_PIXELS = 1024
+
+
+def fake_manifest(model_id: str = "shapes", fingerprint: str = "") -> ModelManifest:
+    """A manifest whose one file does not exist; for a `FakePipeline`."""
+    files = (ModelFile(path="fake.safetensors", size_bytes=1, sha256="0" * 64, links=()),)
+    return ModelManifest(
+        model_id=model_id,
+        title="Fake",
+        kind="folder",
+        license="MIT",
+        files=files,
+        defaults=ModelDefaults(
+            width=_SIDE_PIXELS,
+            height=_SIDE_PIXELS,
+            num_inference_steps=4,
+            guidance_scale=4.0,
+            scheduler="ddim",
+        ),
+        limits=ModelLimits(
+            min_side=8,
+            max_side=_MAX_SIDE_PIXELS,
+            max_pixels=_MAX_SIDE_PIXELS**2,
+            max_steps=500,
+            schedulers=tuple(SCHEDULERS),
+        ),
+        canary_prompt="a red circle on a blue background",
+        fingerprint=fingerprint or fingerprint_of(files),
+    )
+
+
+def fake_config(
+    redis_url: str, worker_id: str = "fake-worker", manifest: ModelManifest | None = None
+) -> models.WorkerConfig:
+    """The configuration of a worker that was never installed."""
+    canary = models.Canary(device="auto", draw_seconds=0.0)
+    installed = models.InstalledModel(manifest or fake_manifest(), canary)
+    return models.WorkerConfig(redis_url=redis_url, worker_id=worker_id, models=(installed,))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the worker until a signal ends it; the exit code is that of `sdq worker run`."""
+    options = _parser().parse_args(arguments)
+    home = Home(Path(options.home).absolute())
+    if options.redis:
+        manifest = fake_manifest(options.model, options.fingerprint)
+        models.save_config(home, fake_config(options.redis, options.worker_id, manifest))
+
+    def load() -> Pipeline:
+        time.sleep(options.load_seconds)
+        return FakePipeline(
+            options.seconds_per_step,
+            fail_on=options.fail_on,
+            fail_times=options.fail_times,
+            out_of_memory_on=options.out_of_memory_on,
+            nan_on=options.nan_on,
+            black_on=options.black_on,
+        )
+
+    try:
+        return app.serve(
+            models.load_config(home),
+            load,
+            concurrency=options.concurrency,
+            device="fake",
+            versions={"sdq": app.installed_versions()["sdq"], "torch": "none", "diffusers": "none"},
+        )
+    except SdqError as error:
+        print(f"sdq: {error.message}; {error.hint}", file=sys.stderr)
+        return error.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sdq.testing.worker", description=__doc__)
+    parser.add_argument("home")
+    parser.add_argument("--redis", default="", help="write a minimal configuration with this URL")
+    parser.add_argument("--model", default="shapes")
+    parser.add_argument("--fingerprint", default="")
+    parser.add_argument("--worker-id", default="fake-worker")
+    parser.add_argument("--concurrency", type=int, default=2)
+    parser.add_argument("--seconds-per-step", type=float, default=0.0)
+    parser.add_argument("--load-seconds", type=float, default=0.0)
+    for word in ("fail", "out-of-memory", "nan", "black"):
+        parser.add_argument(f"--{word}-on", default="", help="a word in the prompt")
+    parser.add_argument("--fail-times", type=int, default=1_000_000)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,198 @@
+"""``sdq worker run``: the parts of a worker put together, from the first check to the last job.
+
+::
+
+    main thread      Celery's loop: takes tasks from Redis
+    pool threads     one a job in hand: follows the engine, speaks with Redis (tasks)
+    engine thread    owns the pipeline (engine)
+    heartbeat        tells Redis what this worker is and does (heartbeat)
+    shutdown         waits for a signal, then ends the above in order (shutdown)
+"""
+
+import importlib.metadata
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+
+from sdq import __version__
+from sdq.broker import Heartbeat, queue_of
+from sdq.config import Home
+from sdq.errors import SdqError, UsageError
+from sdq.worker import consumer, logs, models
+from sdq.worker.delivery import Delivery, connect
+from sdq.worker.engine import Engine, Pipeline
+from sdq.worker.heartbeat import HeartbeatThread
+from sdq.worker.shutdown import Shutdown
+from sdq.worker.tasks import Identity, JobRunner
+
+MAX_CONCURRENCY = 64
+
+_log = logging.getLogger(__name__)
+
+
+def run(home: Home, *, concurrency: int, device: str) -> int:
+    """Runs the worker that is installed in ``home`` until a signal ends it; blocks.
+
+    For the main thread. Returns the exit code: 0 when all jobs in hand were finished, 1 when
+    they had to be handed back. Raises `UsageError` or `ModelError` before it takes a job.
+    """
+    if not 1 <= concurrency <= MAX_CONCURRENCY:
+        raise UsageError(f"a worker takes 1 to {MAX_CONCURRENCY} jobs at once, not {concurrency}")
+    config = models.load_config(home)
+    with models.locked(home.worker_dir / "run.lock", wait=False) as alone:
+        if not alone:
+            raise UsageError(
+                f"a worker runs in {home.root} already",
+                hint="a second one on this computer needs a home of its own: set SDQ_HOME",
+            )
+        folder = models.check_files(home, config.model)
+        from sdq.worker.devices import choose
+
+        chosen = choose(device)
+
+        def load() -> Pipeline:
+            from sdq.worker import drawing, pipelines
+
+            return drawing.DiffusersPipeline(pipelines.load(folder, config.model, chosen), chosen)
+
+        return serve(config, load, concurrency=concurrency, device=chosen.describe())
+
+
+def serve(
+    config: models.WorkerConfig,
+    load: Callable[[], Pipeline],
+    *,
+    concurrency: int,
+    device: str,
+    versions: dict[str, str] | None = None,
+) -> int:
+    """Runs a worker with the pipeline that ``load`` gives; `run` without the checks."""
+    logs.configure()
+    worker = Worker(config, load, concurrency, device, versions or installed_versions())
+    return worker.run()
+
+
+def installed_versions() -> dict[str, str]:
+    """What goes into each picture: the versions that drew it."""
+    found = {"sdq": __version__}
+    for name in ("torch", "diffusers"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "none"
+    return found
+
+
+class Worker:
+    """One worker's parts and their order of life."""
+
+    def __init__(
+        self,
+        config: models.WorkerConfig,
+        load: Callable[[], Pipeline],
+        concurrency: int,
+        device: str,
+        versions: dict[str, str],
+    ) -> None:
+        self._config = config
+        self._concurrency = concurrency
+        self._identity = Identity(config.worker_id, config.model, device, versions)
+        self._ready = False
+        self._client = connect(config.redis_url)
+        self._engine = Engine(load)
+        self._heartbeat = HeartbeatThread(self._client, config.worker_id, self._describe)
+        self._runner = JobRunner(
+            self._engine,
+            Delivery(self._client),
+            self._identity,
+            on_change=self._heartbeat.beat_soon,
+        )
+        self._shutdown = Shutdown(self._runner.drop_all, self._heartbeat.beat_soon)
+
+    def run(self) -> int:
+        """Loads, draws, ends. See `serve`."""
+        _log.info("loading %s on %s", self._config.model.model_id, self._identity.device)
+        with self._shutdown:
+            self._heartbeat.start()
+            self._engine.start()
+            try:
+                if self._loaded():
+                    self._consume()
+            finally:
+                engine_ended = self._engine.close()
+                self._heartbeat.stop()
+                self._client.close()
+        code = self._shutdown.exit_code
+        _log.info("stopped" if code == 0 else "stopped, jobs in hand were given back")
+        if not engine_ended:
+            _leave(code)
+        return code
+
+    def _loaded(self) -> bool:
+        """Waits for the model; False when a signal came first."""
+        while not self._shutdown.asked:
+            try:
+                self._engine.wait_ready(0.1)
+            except TimeoutError:
+                continue
+            return not self._shutdown.asked
+        return False
+
+    def _consume(self) -> None:
+        controller = consumer.build(
+            self._config.redis_url,
+            [queue_of(held.model_id) for held in self._config.held()],
+            self._runner.run,
+            concurrency=self._concurrency,
+            name=self._config.worker_id,
+            on_ready=self._say_ready,
+        )
+        with self._shutdown.of(lambda: consumer.stop(controller)):
+            controller.start()
+        if not self._shutdown.asked:
+            raise SdqError("the Celery worker ended by itself", hint="the lines above may say why")
+
+    def _say_ready(self) -> None:
+        self._ready = True
+        self._heartbeat.beat_soon()
+        _log.info(
+            "%s is ready: %s on %s, %d at once; Ctrl-C stops it",
+            self._config.worker_id,
+            self._config.model.model_id,
+            self._identity.device,
+            self._concurrency,
+        )
+
+    def _describe(self) -> Heartbeat:
+        active = self._runner.active
+        state = "drawing" if active else "ready"
+        if self._shutdown.asked:
+            state = "stopping"
+        elif not self._ready:
+            state = "loading"
+        return Heartbeat(
+            worker_id=self._config.worker_id,
+            host=platform.node(),
+            models=self._config.held(),
+            device=self._identity.device,
+            state=state,
+            active=active,
+            concurrency=self._concurrency,
+            seconds_per_step=self._engine.seconds_per_step,
+            versions=self._identity.versions,
+            sent_at=time.time(),
+        )
+
+
+def _leave(code: int) -> None:
+    """Ends the process although the engine's thread is inside a step or still loads.
+
+    It cannot be interrupted there, and Python would crash tearing torch down under it.
+    """
+    logging.shutdown()
+    sys.stderr.flush()
+    sys.stdout.flush()
+    os._exit(code)

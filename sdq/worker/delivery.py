@@ -1,0 +1,137 @@
+"""What a worker says to the server that asked: events and progress, through Redis streams."""
+
+import logging
+import threading
+import time
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from sdq.broker import (
+    EVENT_FIELD,
+    EVENT_STREAM_ENTRIES,
+    PROGRESS_STREAM_ENTRIES,
+    Stepped,
+    WorkerEvent,
+    cancel_flag,
+    events_stream,
+    pack,
+    progress_stream,
+)
+from sdq.errors import UsageError
+
+DELIVERY_PATIENCE_SECONDS = 60.0
+"""How long a picture that is ready waits for a Redis that is away."""
+
+STOPPING_PATIENCE_SECONDS = 5.0
+"""The same, once the worker has been told to stop at once."""
+
+AWAY_PAUSE_SECONDS = 1.0
+"""No progress and no look at cancel flags for so long after Redis failed to answer."""
+
+_FIRST_WAIT_SECONDS = 0.05
+_LONGEST_WAIT_SECONDS = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+def connect(redis_url: str, *, max_connections: int = 64) -> "redis.Redis":
+    """The one client of a worker; connects when first used, and again after a cut."""
+    try:
+        return redis.Redis.from_url(
+            redis_url,
+            max_connections=max_connections,
+            socket_connect_timeout=2.0,
+            socket_timeout=5.0,
+            socket_keepalive=True,
+            health_check_interval=30,
+            retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), 2),
+        )
+    except ValueError as error:
+        raise UsageError(
+            f"the address of Redis is not usable: {error}",
+            hint="it looks like redis://:password@host:6379/0",
+        ) from error
+
+
+class Delivery:
+    """Writes events. Safe to use from several threads."""
+
+    def __init__(
+        self, client: "redis.Redis", *, patience_seconds: float = DELIVERY_PATIENCE_SECONDS
+    ) -> None:
+        self._client = client
+        self._patience_seconds = patience_seconds
+        self._hurry = threading.Event()
+        self._away_until = 0.0
+
+    def hurry(self) -> None:
+        """From now on nothing waits longer than `STOPPING_PATIENCE_SECONDS`."""
+        self._hurry.set()
+
+    def announce(self, server_id: str, event: WorkerEvent) -> None:
+        """One try: news that the server can do without."""
+        try:
+            self._add(server_id, event)
+        except redis.RedisError as error:
+            _log.warning("job %s: Redis did not take the news: %s", event.job_id, error)
+
+    def deliver(self, server_id: str, event: WorkerEvent) -> bool:
+        """Tries until Redis has the event, at most about a minute. False: given up.
+
+        After a cut the event may be there twice; servers take the first.
+        """
+        began, wait_seconds = time.monotonic(), _FIRST_WAIT_SECONDS
+        while True:
+            try:
+                self._add(server_id, event)
+                return True
+            except redis.RedisError as error:
+                left = self._left_seconds(began)
+                if left <= 0:
+                    _log.error("job %s: given up, Redis did not take it: %s", event.job_id, error)
+                    return False
+            if not self._hurry.is_set():
+                self._hurry.wait(min(wait_seconds, left))
+            else:
+                time.sleep(min(wait_seconds, left))
+            wait_seconds = min(wait_seconds * 2, _LONGEST_WAIT_SECONDS)
+
+    def report(self, server_id: str, event: Stepped) -> None:
+        """Progress: lost when Redis is away."""
+        if time.monotonic() < self._away_until:
+            return
+        try:
+            self._client.xadd(
+                progress_stream(server_id),
+                {EVENT_FIELD: pack(event)},
+                maxlen=PROGRESS_STREAM_ENTRIES,
+                approximate=True,
+            )
+        except redis.RedisError:
+            self._away_until = time.monotonic() + AWAY_PAUSE_SECONDS
+
+    def is_cancelled(self, job_id: str) -> bool:
+        """Whether the job's cancel flag stands; False when Redis cannot say."""
+        if time.monotonic() < self._away_until:
+            return False
+        try:
+            return bool(self._client.exists(cancel_flag(job_id)))
+        except redis.RedisError:
+            self._away_until = time.monotonic() + AWAY_PAUSE_SECONDS
+            return False
+
+    def _add(self, server_id: str, event: WorkerEvent) -> None:
+        self._client.xadd(
+            events_stream(server_id),
+            {EVENT_FIELD: pack(event)},
+            maxlen=EVENT_STREAM_ENTRIES,
+            approximate=True,
+        )
+
+    def _left_seconds(self, began: float) -> float:
+        patience = self._patience_seconds
+        if self._hurry.is_set():
+            patience = min(patience, STOPPING_PATIENCE_SECONDS)
+        return patience - (time.monotonic() - began)

@@ -1,0 +1,84 @@
+"""The worker's heartbeat: what it says of itself in Redis, every two seconds."""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+
+import redis
+
+from sdq.broker import (
+    HEARTBEAT_INTERVAL_SECONDS,
+    HEARTBEAT_TIMEOUT_SECONDS,
+    WORKERS_SET,
+    Heartbeat,
+    heartbeat_key,
+    pack,
+)
+
+_log = logging.getLogger(__name__)
+
+
+class HeartbeatThread:
+    """Owns the thread. Survives a Redis that is away: says so once, and once when it is back."""
+
+    def __init__(
+        self,
+        client: "redis.Redis",
+        worker_id: str,
+        describe: Callable[[], Heartbeat],
+        *,
+        interval_seconds: float = HEARTBEAT_INTERVAL_SECONDS,
+    ) -> None:
+        self._client = client
+        self._worker_id = worker_id
+        self._describe = describe
+        self._interval_seconds = interval_seconds
+        self._news = threading.Event()
+        self._stopping = threading.Event()
+        self._away = False
+        self._thread = threading.Thread(target=self._run, name="sdq-heartbeat", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def beat_soon(self) -> None:
+        """The worker's state has changed: tell it now. Never waits, callable from any thread."""
+        self._news.set()
+
+    def stop(self, timeout_seconds: float = 5.0) -> None:
+        """Ends the thread and takes the worker off the list."""
+        self._stopping.set()
+        self._news.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_seconds)
+        # Should Redis be away, the key expires by itself.
+        with contextlib.suppress(redis.RedisError), self._client.pipeline() as pipe:
+            pipe.delete(heartbeat_key(self._worker_id))
+            pipe.zrem(WORKERS_SET, self._worker_id)
+            pipe.execute()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._news.clear()
+            self._beat()
+            self._news.wait(self._interval_seconds)
+
+    def _beat(self) -> None:
+        try:
+            # Redis' clock, not ours: a worker whose clock is wrong is still online.
+            seconds, microseconds = self._client.time()
+            with self._client.pipeline() as pipe:
+                expiry_seconds = int(HEARTBEAT_TIMEOUT_SECONDS)
+                key = heartbeat_key(self._worker_id)
+                pipe.set(key, pack(self._describe()), ex=expiry_seconds)
+                pipe.zadd(WORKERS_SET, {self._worker_id: seconds + microseconds / 1e6})
+                pipe.execute()
+        except redis.RedisError as error:
+            if not self._away:
+                _log.warning("Redis does not answer: %s; waiting for it to come back", error)
+            self._away = True
+        else:
+            if self._away:
+                _log.info("Redis answers again")
+            self._away = False

@@ -1,0 +1,199 @@
+"""``sdq worker install``: fetch, verify, draw a canary, and only then write the configuration."""
+
+import platform
+import re
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from sdq.config import Home
+from sdq.errors import GenerationFailed, ModelError, SdqError, UsageError
+from sdq.protocol.messages import WorkerSettings
+from sdq.protocol.model import ModelManifest, fingerprint_of
+from sdq.spec import ImageSpec, derived_seed
+from sdq.worker import models
+from sdq.worker.download import fetch_file, place
+from sdq.worker.engine import DrawnImage, Engine
+
+Phase = Literal["download", "verify", "canary", "done"]
+
+
+class InstallProgress(msgspec.Struct, frozen=True):
+    """``done_bytes`` of ``total_bytes`` over all files; the total is 0 where a size is unknown."""
+
+    phase: Phase
+    file: str
+    done_bytes: int
+    total_bytes: int
+
+
+class Installed(msgspec.Struct, frozen=True):
+    folder: Path
+    model_id: str
+    canary_seconds: float
+    worker_id: str
+    already: bool = False  # nothing had to be done
+
+
+Report = Callable[[InstallProgress], None]
+
+
+def install(
+    settings: WorkerSettings,
+    home: Home,
+    *,
+    device: str = "auto",
+    report: Report = lambda progress: None,
+) -> Installed:
+    """Makes this home a worker of the model in ``settings``.
+
+    Waits for another install in the same home. What is there and right is not fetched again;
+    when all is there and the configuration is the same, nothing else happens. A worker holds
+    one model: installing another one takes its place in the configuration, the files stay.
+
+    Raises `DownloadError` (link, hash), `ModelError` (files, canary), `UsageError` (device).
+    Safe to cancel: the configuration is written at the very end, parts of files are kept.
+    """
+    manifest = settings.model
+    _check_manifest(manifest)
+    with models.locked(home.worker_dir / "install.lock", wait=True):
+        folder = models.model_folder(home, manifest)
+        known = _known(home)
+        fetched = _fetch_all(manifest, folder, report)
+        proof = _proof(known, manifest, device) if not fetched else None
+        already = proof is not None
+        if proof is None:
+            report(InstallProgress("canary", manifest.canary_prompt, 0, 0))
+            proof = models.Canary(device, _draw_canary(folder, manifest, device).draw_seconds)
+        worker_id = known.worker_id if known else _new_worker_id()
+        wanted = models.WorkerConfig(
+            redis_url=settings.redis_url,
+            worker_id=worker_id,
+            models=(models.InstalledModel(manifest, proof),),
+        )
+        if wanted != known:
+            models.save_config(home, wanted)
+        report(InstallProgress("done", "", 0, 0))
+    return Installed(folder, manifest.model_id, proof.draw_seconds, worker_id, already)
+
+
+def _check_manifest(manifest: ModelManifest) -> None:
+    if not manifest.files or fingerprint_of(manifest.files) != manifest.fingerprint:
+        raise ModelError(
+            f"the server's description of {manifest.model_id} contradicts itself",
+            hint="its fingerprint is not that of its files: check the server's catalog",
+        )
+
+
+def _known(home: Home) -> models.WorkerConfig | None:
+    """The present configuration; a broken one counts as none, it is about to be replaced."""
+    try:
+        return models.load_config(home)
+    except UsageError:
+        return None
+
+
+def _fetch_all(manifest: ModelManifest, folder: Path, report: Report) -> bool:
+    """Brings all files; True when one had to be fetched."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stamps = models.read_stamps(folder)
+    sizes = [file.size_bytes for file in manifest.files]
+    total_bytes = 0 if None in sizes else sum(size or 0 for size in sizes)
+    done_bytes, fetched = 0, False
+    for file in manifest.files:
+        path = place(folder, file.path)
+        report(InstallProgress("verify", file.path, done_bytes, total_bytes))
+        before = dict(stamps)
+        if not models.is_right(folder, file, stamps):
+            fetched = True
+
+            def tell(part_bytes: int, name: str = file.path, base: int = done_bytes) -> None:
+                report(InstallProgress("download", name, base + part_bytes, total_bytes))
+
+            fetch_file(file, path, tell)
+            found = path.stat()
+            stamps[file.path] = models.FileStamp(found.st_size, found.st_mtime_ns, file.sha256)
+        if stamps != before:  # after each file: an install that was cut off keeps what it has
+            models.write_stamps(folder, stamps)
+        done_bytes += path.stat().st_size
+    return fetched
+
+
+def _proof(
+    known: models.WorkerConfig | None, manifest: ModelManifest, device: str
+) -> models.Canary | None:
+    """The canary of an earlier install, when it still says something."""
+    for installed in known.models if known else ():
+        same = installed.manifest.fingerprint == manifest.fingerprint
+        if same and installed.canary.device == device:
+            return installed.canary
+    return None
+
+
+def _draw_canary(folder: Path, manifest: ModelManifest, device_name: str) -> DrawnImage:
+    """Draws the manifest's canary with the real engine and looks at it."""
+    from sdq.worker.devices import choose
+    from sdq.worker.drawing import DiffusersPipeline
+    from sdq.worker.pipelines import load
+
+    device = choose(device_name)
+    engine = Engine(lambda: DiffusersPipeline(load(folder, manifest, device), device))
+    engine.start()
+    try:
+        engine.wait_ready()
+        drawn = engine.submit(
+            canary_spec(manifest), on_step=lambda step, steps: None, is_cancelled=lambda: False
+        ).result()
+    except GenerationFailed as error:
+        raise _unfit(manifest, device.describe(), error.message) from error
+    except SdqError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise _unfit(manifest, device.describe(), reason) from error
+    finally:
+        engine.close()
+    _look_at(drawn, manifest, device.describe())
+    return drawn
+
+
+def canary_spec(manifest: ModelManifest) -> ImageSpec:
+    """The picture that proves an installation: the model's defaults, a derived seed."""
+    defaults = manifest.defaults
+    spec = ImageSpec(
+        prompt=manifest.canary_prompt,
+        negative_prompt="",
+        model=manifest.model_id,
+        width=defaults.width,
+        height=defaults.height,
+        num_inference_steps=defaults.num_inference_steps,
+        guidance_scale=defaults.guidance_scale,
+        scheduler=defaults.scheduler,
+        seed=0,
+    )
+    return msgspec.structs.replace(spec, seed=derived_seed(spec, 0))
+
+
+def _look_at(drawn: DrawnImage, manifest: ModelManifest, device: str) -> None:
+    expected = (manifest.defaults.width, manifest.defaults.height)
+    if drawn.image.size != expected:
+        size = "x".join(map(str, drawn.image.size))
+        raise _unfit(manifest, device, f"it is {size} instead of {expected[0]}x{expected[1]}")
+    red, green, blue = (drawn.image.getchannel(band).getextrema() for band in "RGB")
+    if all(low == high for low, high in (red, green, blue)):
+        raise _unfit(manifest, device, "it is a single flat colour")
+
+
+def _unfit(manifest: ModelManifest, device: str, reason: str) -> ModelError:
+    return ModelError(
+        f"{manifest.model_id} was fetched, but its proof picture failed on {device}: {reason}",
+        hint="the worker was not set up; try another device with --device cpu",
+    )
+
+
+def _new_worker_id() -> str:
+    host = re.sub(r"[^A-Za-z0-9_.-]", "-", platform.node() or "worker")[:80]
+    return f"{host}-{secrets.token_hex(4)}"

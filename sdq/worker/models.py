@@ -1,0 +1,193 @@
+"""What is installed here: ``worker.json``, the model's folder, and whether its files are right.
+
+::
+
+    <home>/worker/worker.json                          settings, mode 0600: it holds a password
+    <home>/models/<model_id>/<fingerprint[:16]>/       the model, in the layout that it came in
+                                       …/.stamp.json   size, time and hash of each verified file
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from sdq.broker import HeldModel, WorkerId
+from sdq.config import Home
+from sdq.errors import ModelError, UsageError
+from sdq.protocol.model import ModelFile, ModelManifest, Sha256
+from sdq.worker.download import place, sha256_of
+
+INSTALL_HINT = "run `sdq worker install` first"
+REPAIR_HINT = "run `sdq worker install` to fetch it again"
+STAMP_NAME = ".stamp.json"
+
+
+class Canary(msgspec.Struct, frozen=True):
+    """The proof picture of the installation."""
+
+    device: str  # as it was asked for: auto, cuda:1
+    draw_seconds: float
+
+
+class InstalledModel(msgspec.Struct, frozen=True):
+    manifest: ModelManifest
+    canary: Canary
+
+
+class WorkerConfig(msgspec.Struct, frozen=True):
+    """``worker.json``. ``redis_url`` holds a password: never print it, nor the whole struct."""
+
+    redis_url: str
+    worker_id: WorkerId
+    models: tuple[InstalledModel, ...]  # one for now: the engine holds one pipeline
+
+    @property
+    def model(self) -> ModelManifest:
+        """The model that this worker draws with."""
+        return self.models[0].manifest
+
+    def held(self) -> tuple[HeldModel, ...]:
+        """The models as the heartbeat names them."""
+        manifests = [installed.manifest for installed in self.models]
+        return tuple(HeldModel(found.model_id, found.fingerprint) for found in manifests)
+
+
+class FileStamp(msgspec.Struct, frozen=True):
+    """A file as it was when its hash was found to be right."""
+
+    size_bytes: int
+    mtime_ns: int
+    sha256: Sha256
+
+
+def config_file(home: Home) -> Path:
+    return home.worker_dir / "worker.json"
+
+
+def model_folder(home: Home, manifest: ModelManifest) -> Path:
+    """Where the model's files lie. Raises `DownloadError` for an id that is no folder's name."""
+    folder = place(home.models_dir, f"{manifest.model_id}/{manifest.fingerprint[:16]}")
+    if folder.parent.parent != home.models_dir.resolve():
+        raise ModelError(f"{manifest.model_id!r} cannot be the id of a model")
+    return folder
+
+
+def load_config(home: Home) -> WorkerConfig:
+    """The worker's configuration. Raises `UsageError` when it is missing or broken."""
+    path = config_file(home)
+    try:
+        config = msgspec.json.decode(path.read_bytes(), type=WorkerConfig)
+    except FileNotFoundError as error:
+        raise UsageError(f"no model is installed in {home.root}", hint=INSTALL_HINT) from error
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", hint=INSTALL_HINT) from error
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is broken: {error}", hint=INSTALL_HINT) from error
+    if not config.models:
+        raise UsageError(f"{path} names no model", hint=INSTALL_HINT)
+    return config
+
+
+def save_config(home: Home, config: WorkerConfig) -> None:
+    """Writes ``worker.json`` whole or not at all, readable by its owner only."""
+    write_private(config_file(home), msgspec.json.format(msgspec.json.encode(config)))
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """A file of mode 0600, written beside its place and renamed into it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".new")
+    with contextlib.suppress(FileNotFoundError):
+        beside.unlink()
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "wb") as writer:  # noqa: PTH123 - a descriptor, for its mode
+        writer.write(data)
+        writer.flush()
+        os.fsync(writer.fileno())
+    beside.replace(path)
+
+
+# ---------------------------------------------------------------- are the files right?
+
+
+def is_right(folder: Path, file: ModelFile, stamps: dict[str, FileStamp]) -> bool:
+    """Whether the file is there and has its hash; ``stamps`` learns what was computed.
+
+    A file whose size and time are those of its stamp is taken at its word: somebody who
+    changes bytes and puts the time back is not found out.
+    """
+    path = place(folder, file.path)
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    stamp = stamps.get(file.path)
+    if (
+        stamp is not None
+        and (stamp.size_bytes, stamp.mtime_ns) == (found.st_size, found.st_mtime_ns)
+        and stamp.sha256 == file.sha256
+    ):
+        return True
+    if sha256_of(path) != file.sha256:
+        return False
+    stamps[file.path] = FileStamp(found.st_size, found.st_mtime_ns, file.sha256)
+    return True
+
+
+def check_files(home: Home, manifest: ModelManifest) -> Path:
+    """The model's folder, once all its files are as they were installed.
+
+    Quick while sizes and times have not changed. Raises `ModelError` naming the first file
+    that is missing or has changed.
+    """
+    folder = model_folder(home, manifest)
+    stamps = read_stamps(folder)
+    before = dict(stamps)
+    for file in manifest.files:
+        if not is_right(folder, file, stamps):
+            path = folder / file.path
+            what = "has changed since it was installed" if path.exists() else "is missing"
+            raise ModelError(
+                f"{path} {what}: this worker will not draw with {manifest.model_id}",
+                hint=REPAIR_HINT,
+            )
+    if stamps != before:
+        with contextlib.suppress(OSError):  # a read-only folder: hashed again next time
+            write_stamps(folder, stamps)
+    return folder
+
+
+def read_stamps(folder: Path) -> dict[str, FileStamp]:
+    """The stamps of a folder; none when they cannot be read: everything is hashed then."""
+    try:
+        data = (folder / STAMP_NAME).read_bytes()
+        return msgspec.json.decode(data, type=dict[str, FileStamp])
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return {}
+
+
+def write_stamps(folder: Path, stamps: dict[str, FileStamp]) -> None:
+    write_private(folder / STAMP_NAME, msgspec.json.encode(stamps))
+
+
+# ---------------------------------------------------------------- one at a time
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Holds a lock file. With ``wait=False`` gives False when another process has it.
+
+    The system lets go of it when the process ends, however it ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as holder:
+        try:
+            fcntl.flock(holder, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True

@@ -1,0 +1,135 @@
+"""Loading a diffusers pipeline from files that are already here, quietly and offline."""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sdq.errors import ModelError
+from sdq.protocol.model import ModelManifest
+from sdq.worker.devices import Device
+
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddim": ("DDIMScheduler", {}),
+    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler_ancestral": ("EulerAncestralDiscreteScheduler", {}),
+    "dpmpp_2m": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "lcm": ("LCMScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+}
+"""Our names: (diffusers' class, what differs from the model's own configuration)."""
+
+_XL_BYTES = 5 * 1024**3
+"""Single files over this size are of the SDXL family (6.9 GB in halves; SD 1.x has 2 to 4)."""
+
+
+def load(folder: Path, manifest: ModelManifest, device: Device) -> Any:
+    """The model's pipeline on its device: safetensors only, nothing from the network.
+
+    Raises `ModelError` when the files do not make a pipeline or do not fit into memory.
+    """
+    silence()
+    import torch
+
+    options = {
+        "dtype": getattr(torch, device.dtype),
+        "local_files_only": True,
+        "use_safetensors": True,
+    }
+    try:
+        if manifest.kind == "folder":
+            pipeline = _from_folder(folder, manifest, options)
+        else:
+            pipeline = _from_single_file(folder, manifest, options)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline.to(device.name)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"{manifest.model_id} does not fit into the memory of {device.describe()}",
+            hint="stop what else uses the device, or choose another one with --device",
+        ) from error
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError) as error:
+        raise _load_error(manifest, folder, error) from error
+
+
+def silence() -> None:
+    """Switches off what the libraries print, by their own switches, before they load.
+
+    transformers warns at import for each image processor that lacks torchvision.
+    """
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read by the hub's library at its import
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    from diffusers.utils import logging as diffusers_logging
+
+    diffusers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+
+
+def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
+    """A new scheduler object. They keep state, so each picture in flight has its own.
+
+    ``config``: the configuration of the scheduler that the model came with.
+    """
+    import diffusers
+
+    class_name, differences = SCHEDULERS[name]
+    return getattr(diffusers, class_name).from_config(config, **differences)
+
+
+def set_scheduler(pipeline: Any, name: str, config: Mapping[str, Any] | None = None) -> None:
+    """Puts a new scheduler into the pipeline; without ``config`` from the one that it has."""
+    pipeline.scheduler = make_scheduler(name, config or pipeline.scheduler.config)
+
+
+def _from_folder(folder: Path, manifest: ModelManifest, options: dict[str, Any]) -> Any:
+    from diffusers import DiffusionPipeline
+
+    if any(file.path.endswith(".fp16.safetensors") for file in manifest.files):
+        options["variant"] = "fp16"
+    return DiffusionPipeline.from_pretrained(str(folder), **options)
+
+
+def _from_single_file(folder: Path, manifest: ModelManifest, options: dict[str, Any]) -> Any:
+    import diffusers
+
+    weights = [file for file in manifest.files if file.path.endswith(".safetensors")]
+    if len(weights) != 1:
+        raise ModelError(
+            f"{manifest.model_id} should be one .safetensors file, it has {len(weights)}",
+            hint="mend its entry in the server's catalog",
+        )
+    path = folder / weights[0].path
+    family = (
+        "StableDiffusionXLPipeline"
+        if path.stat().st_size > _XL_BYTES
+        else ("StableDiffusionPipeline")
+    )
+    return getattr(diffusers, family).from_single_file(str(path), **options)
+
+
+def _load_error(manifest: ModelManifest, folder: Path, error: Exception) -> ModelError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    hint = "`sdq worker install` fetches the files again"
+    if manifest.kind == "single_file":
+        hint = (
+            "a single checkpoint needs the configuration files of its family, which diffusers "
+            "takes from the hub's cache; a model in diffusers' own layout loads offline"
+        )
+    return ModelError(f"{manifest.model_id} in {folder} cannot be loaded: {reason}", hint=hint)
+
+
+def empty_cache(device_name: str) -> None:
+    """Gives memory that torch keeps for later back to the device."""
+    import torch
+
+    module = getattr(torch, device_name.partition(":")[0], None)
+    if module is not None and hasattr(module, "empty_cache"):
+        with contextlib.suppress(RuntimeError):
+            module.empty_cache()

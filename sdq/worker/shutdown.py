@@ -1,0 +1,108 @@
+"""Ending a worker: one signal finishes what is in hand, a second one or the time-out drops it."""
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+GRACE_SECONDS = 20.0
+"""How long jobs in hand may go on after the first signal."""
+
+LAST_SECONDS = 12.0
+"""After that: how long handing them back may take before the process is ended hard."""
+
+SAME_SIGNAL_SECONDS = 0.5
+"""Ctrl-C reaches a whole process group, and a supervisor passes it on: that counts as one."""
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_log = logging.getLogger(__name__)
+
+
+class Shutdown:
+    """Takes the signals while it is entered. For the main thread.
+
+    ``drop`` must make the jobs in hand end at once; ``tell`` says that the state has changed.
+    """
+
+    def __init__(
+        self,
+        drop: Callable[[], None],
+        tell: Callable[[], None],
+        *,
+        grace_seconds: float = GRACE_SECONDS,
+    ) -> None:
+        self.exit_code = 0
+        self.asked = False
+        self._drop = drop
+        self._tell = tell
+        self._grace_seconds = grace_seconds
+        self._first_at = 0.0
+        self._first, self._second, self._over = (threading.Event() for _ in range(3))
+        self._stop_lock = threading.Lock()
+        self._stop: Callable[[], None] | None = None
+        self._before: dict[int, Any] = {}
+        self._thread = threading.Thread(target=self._run, name="sdq-shutdown", daemon=True)
+
+    def __enter__(self) -> Self:
+        for number in _SIGNALS:
+            self._before[number] = signal.signal(number, self._on_signal)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._over.set()
+        self._first.set()
+        self._second.set()
+        self._thread.join()
+
+    @contextlib.contextmanager
+    def of(self, stop: Callable[[], None]) -> Iterator[None]:
+        """``stop`` is called, in another thread, when the worker is asked to end."""
+        with self._stop_lock:
+            self._stop = stop
+            if self.asked:
+                stop()
+        try:
+            yield
+        finally:
+            with self._stop_lock:
+                self._stop = None
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if not self.asked:
+            self.asked, self._first_at = True, now
+            self._first.set()
+        elif now - self._first_at > SAME_SIGNAL_SECONDS:
+            self._second.set()
+
+    def _run(self) -> None:
+        self._first.wait()
+        if self._over.is_set():
+            return
+        _log.info("stopping: what is in hand is finished first; a second signal drops it")
+        self._tell()
+        with self._stop_lock:
+            if self._stop is not None:
+                self._stop()
+        self._second.wait(self._grace_seconds)
+        if self._over.is_set():
+            return
+        self.exit_code = 1
+        _log.warning("not waiting any longer: jobs in hand are given back")
+        self._drop()
+        if not self._over.wait(LAST_SECONDS):
+            _log.error("ended hard: a part of the worker did not stop")
+            os._exit(1)
