@@ -102,31 +102,25 @@ def test_after_a_large_frame_its_memory_is_free() -> None:
     assert kept_bytes < 2 * 1024 * 1024
 
 
-def feeding_seconds(size_bytes: int, chunk_bytes: int) -> float:
-    decoder = FrameDecoder(64 * 1024 * 1024)
-    chunks = [b"\0" * chunk_bytes] * (size_bytes // chunk_bytes)
-    decoder.feed(size_bytes.to_bytes(4, "big"))
-    start = time.perf_counter()
-    found = [payload for chunk in chunks for payload in decoder.feed(chunk)]
-    elapsed_seconds = time.perf_counter() - start
-    assert [len(payload) for payload in found] == [size_bytes]
-    return elapsed_seconds
-
-
 def test_a_large_frame_in_small_chunks_costs_linear_time() -> None:
-    small_seconds = min(feeding_seconds(4 * 1024 * 1024, 1024) for _ in range(3))
-    large_seconds = feeding_seconds(64 * 1024 * 1024, 1024)
-    assert large_seconds < 16 * small_seconds * 6  # quadratic would be 256 times
+    """Some 0.1 s; copying what is there at each chunk would take minutes."""
+    size_bytes, chunk = 64 * 1024 * 1024, bytes(1024)
+    decoder = FrameDecoder(size_bytes)
+    start = time.perf_counter()
+    decoder.feed(size_bytes.to_bytes(4, "big"))
+    found = []
+    for _ in range(size_bytes // len(chunk)):
+        found += decoder.feed(chunk)
+    assert time.perf_counter() - start < 5
+    assert [len(payload) for payload in found] == [size_bytes]
 
 
 def test_many_small_frames_at_once_cost_linear_time() -> None:
-    def seconds(count: int) -> float:
-        data = frame(b"x", 10) * count
-        start = time.perf_counter()
-        assert len(FrameDecoder(10).feed(data)) == count
-        return time.perf_counter() - start
-
-    assert seconds(160_000) < 16 * min(seconds(10_000) for _ in range(3)) * 6
+    """Some 0.1 s; moving the rest up after each frame would take half a minute."""
+    data = frame(b"x", 10) * 200_000
+    start = time.perf_counter()
+    assert len(FrameDecoder(10).feed(data)) == 200_000
+    assert time.perf_counter() - start < 3
 
 
 @pytest.mark.parametrize(
