@@ -17,6 +17,8 @@ from sdq.protocol.constants import MAX_CONTAINER_ITEMS
 
 T = TypeVar("T")
 
+_BYTES = (bytes,)
+
 
 def encode(message: msgspec.Struct) -> bytes:
     """A message as msgpack; bytes stay bytes.
@@ -25,7 +27,7 @@ def encode(message: msgspec.Struct) -> bytes:
     hands them over for bytes that are no UTF-8) and whole numbers beyond 64 bits.
     """
     try:
-        packed: bytes = msgpack.packb(msgspec.to_builtins(message, builtin_types=(bytes,)))
+        packed: bytes = msgpack.packb(msgspec.to_builtins(message, builtin_types=_BYTES))
     except UnicodeEncodeError as error:
         raise UsageError(
             f"this text holds characters that cannot be sent: {error.object!r:.100}",
@@ -55,7 +57,8 @@ def decode(payload: bytes | memoryview, kind: type[T]) -> T:
     """A message of one of the types in ``kind`` (a struct or a union), or `InvalidMessage`."""
     plain = unpack(payload)
     try:
-        return msgspec.convert(plain, _struct_of(plain, kind))
+        # Named as builtin, bytes are bytes; otherwise text would be taken for base64.
+        return msgspec.convert(plain, _struct_of(plain, kind), builtin_types=_BYTES)
     except msgspec.ValidationError as error:
         raise InvalidMessage(str(error), request_id=_request_id(plain)) from error
 

@@ -27,6 +27,11 @@ from sdq.protocol.messages import (
 )
 from sdq.spec import SpecDraft
 
+
+class Blob(msgspec.Struct, tag_field="type", tag="blob"):
+    data: bytes
+
+
 STRUCTS = tuple(dict.fromkeys(get_args(Message)))
 
 
@@ -262,6 +267,14 @@ def test_bytes_stay_bytes_and_numbers_keep_their_kind() -> None:
     assert decode(msgpack.packb({"type": "generate", "request_id": 1,
                                  "draft": DRAFT | {"guidance_scale": 7}}), ClientMessage) \
         == Generate(1, SpecDraft("a red circle", guidance_scale=7.0))  # fmt: skip
+
+
+def test_text_is_not_taken_for_bytes() -> None:
+    """By default `msgspec.convert` reads text as base64 where bytes are wanted."""
+    picture = msgpack.packb({"type": "blob", "data": "aGVsbG8="})
+    with pytest.raises(InvalidMessage, match=r"\$\.data"):
+        decode(picture, Blob)
+    assert decode(msgpack.packb({"type": "blob", "data": b"x"}), Blob) == Blob(b"x")
 
 
 def test_text_that_cannot_be_sent_is_the_users_error() -> None:
