@@ -66,7 +66,10 @@ class EventReader:
 
     async def _read_on(self) -> None:
         await self._greet()
-        cursors: dict[bytes | str | memoryview, Any] = {self._events: "0", self._progress: "$"}
+        cursors: dict[bytes | str | memoryview, Any] = {
+            self._events: "0",
+            self._progress: await self._end_of(self._progress),
+        }
         while True:
             answer = await self._redis.xread(cursors, count=MAX_ENTRIES, block=BLOCK_MILLISECONDS)
             batches = cast("list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]", answer)
@@ -75,6 +78,11 @@ class EventReader:
                 for entry_id, fields in entries:
                     await self._take(stream, entry_id, fields)
                     cursors[stream] = entry_id
+
+    async def _end_of(self, stream: str) -> bytes | str:
+        """The last entry's id. ``$`` would forget what comes between two reads."""
+        last = cast("list[tuple[bytes, object]]", await self._redis.xrevrange(stream, count=1))
+        return last[0][0] if last else "0"
 
     async def _greet(self) -> None:
         """Finds out whether this Redis still holds what we gave it."""

@@ -41,6 +41,7 @@ HOUSEKEEPING_SECONDS = 5.0
 PRUNE_EVERY_SECONDS = 600.0
 FINISHED_JOBS_SECONDS = 7 * 86_400.0
 CONNECT_TIMEOUT_SECONDS = 5.0
+CANCEL_AGAIN_SECONDS = 0.5
 
 
 class Server:
@@ -246,7 +247,13 @@ def connect(redis_url: str) -> "Redis":
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:
-    """Cancels tasks and waits for them; their errors were reported where they matter."""
-    for task in tasks:
-        task.cancel()
+    """Cancels tasks and waits for them; their errors were reported where they matter.
+
+    Asks again while one is left: redis-py 8.1 can swallow a cancel while it connects.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_SECONDS)
     await asyncio.gather(*tasks, return_exceptions=True)

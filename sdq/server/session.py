@@ -68,7 +68,10 @@ class Session:
         except ConnectionFailed as error:
             log.debug("%s: %s", self._stream.peer, error)
         finally:
-            await self._end()
+            try:
+                await self._end()
+            finally:  # also when the server closes while the client's leaving is written down
+                await self._stream.close()
 
     async def _greet(self) -> bool:
         first = await self._stream.receive(HANDSHAKE_TIMEOUT_SECONDS)
@@ -169,4 +172,3 @@ class Session:
         for request in list(self.requests.values()):
             await self._handler.left(request)
         self.requests.clear()
-        await self._stream.close()

@@ -1,0 +1,1 @@
+"""Doubles that ship with sdq: for tests that need a fault or speed, here and in your own code."""

@@ -1,0 +1,207 @@
+"""What a server does with peers that are wrong, rude, slow or many. Raw sockets."""
+
+import asyncio
+import struct
+from contextlib import suppress
+from dataclasses import replace
+
+import msgpack
+import pytest
+
+from sdq.config import Settings
+from sdq.protocol.constants import MAX_REQUEST_BYTES
+from sdq.server.server import Server
+
+HELLO = {"type": "hello", "oldest_protocol": 1, "newest_protocol": 1, "client": "raw"}
+
+
+class Raw:
+    """A client that can be wrong."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    def send(self, message: object) -> None:
+        payload = msgpack.packb(message)
+        self.writer.write(struct.pack(">I", len(payload)) + payload)
+
+    async def read(self) -> dict[str, object]:
+        async with asyncio.timeout(10):
+            (length,) = struct.unpack(">I", await self.reader.readexactly(4))
+            return msgpack.unpackb(await self.reader.readexactly(length))
+
+    async def close(self) -> None:
+        self.writer.close()
+        with suppress(ConnectionError):
+            await self.writer.wait_closed()
+
+    async def is_closed(self) -> bool:
+        async with asyncio.timeout(10):
+            try:
+                return await self.reader.read(1) == b""
+            except ConnectionError:
+                return True
+
+
+@pytest.fixture
+async def server(settings: Settings, redis_url: str):
+    server = await Server.start(settings, redis_url=redis_url)
+    yield server
+    await server.close()
+
+
+@pytest.fixture
+async def connect(server: Server):
+    lines: list[Raw] = []
+
+    async def connect() -> Raw:
+        line = Raw(*await asyncio.open_connection("127.0.0.1", server.port))
+        lines.append(line)
+        return line
+
+    yield connect
+    for line in lines:
+        await line.close()
+
+
+@pytest.fixture
+async def greeted(connect) -> Raw:
+    line = await connect()
+    line.send(HELLO)
+    assert (await line.read())["type"] == "welcome"
+    return line
+
+
+async def test_welcome_announces_the_limits(connect):
+    line = await connect()
+    line.send(HELLO)
+    welcome = await line.read()
+    assert welcome["protocol"] == 1
+    assert welcome["limits"]["max_request_bytes"] == MAX_REQUEST_BYTES
+    assert welcome["limits"]["max_prompt_characters"] == 2_000
+
+
+async def test_another_version_is_told_ours_and_the_line_closed(connect):
+    line = await connect()
+    line.send(HELLO | {"oldest_protocol": 7, "newest_protocol": 9})
+    error = await line.read()
+    assert (error["type"], error["code"]) == ("errorreply", "protocol_mismatch")
+    assert "7" in error["message"]
+    assert await line.is_closed()
+
+
+@pytest.mark.parametrize(
+    "head", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\x02\x00\x01"]
+)
+async def test_a_foreign_protocol_gets_an_answer_and_the_door(connect, head: bytes):
+    line = await connect()
+    line.writer.write(head)
+    error = await line.read()
+    assert error["type"] == "errorreply"
+    assert "sdq protocol" in error["message"]
+    assert await line.is_closed()
+
+
+async def test_a_request_before_hello_is_refused(connect):
+    line = await connect()
+    line.send({"type": "getstatus", "request_id": 1})
+    assert "Hello" in (await line.read())["message"]
+    assert await line.is_closed()
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ({"type": "dance", "request_id": 5}, "dance"),
+        ({"type": "generate", "request_id": 5}, "draft"),
+        ({"type": "generate", "request_id": 5, "draft": {"prompt": 3}}, "draft.prompt"),
+        ({"type": "generate", "request_id": 5, "draft": {"prompt": "x", "width": 1}}, "width"),
+        ({"type": "generate", "request_id": 5, "draft": {"prompt": "  "}}, "prompt"),
+        ({"type": "generate", "request_id": 5, "draft": {"prompt": "x" * 2_001}}, "2000"),
+        ({"type": "generate", "request_id": 5, "draft": {"prompt": "x", "width": 100}}, "8"),
+        ({"type": "generate", "request_id": 5, "draft": {"prompt": "x", "width": 4096}}, "256"),
+        (
+            {"type": "generate", "request_id": 5, "draft": {"prompt": "x", "model": "shap"}},
+            "shapes",
+        ),
+        (
+            {"type": "generate", "request_id": 5, "draft": {"prompt": "x", "scheduler": "eular"}},
+            "euler",
+        ),
+        ({"type": "generate", "request_id": 5, "draft": {"prompt": "x"}, "count": 101}, "100"),
+        ({"type": "fetchpicture", "request_id": 5, "key": "../../etc"}, "key"),
+        ([1, 2, 3], ""),
+    ],
+)
+async def test_a_bad_message_gets_an_error_and_the_line_lives(greeted: Raw, message, words: str):
+    greeted.send(message)
+    error = await greeted.read()
+    assert error["type"] == "errorreply"
+    assert error["request_id"] == (5 if isinstance(message, dict) else None)
+    assert words in f"{error['message']} {error['hint']}"
+    greeted.send({"type": "ping", "number": 8})
+    assert await greeted.read() == {"type": "pong", "number": 8}
+
+
+async def test_bytes_that_are_no_msgpack_get_an_error_and_the_line_lives(greeted: Raw):
+    greeted.writer.write(struct.pack(">I", 3) + b"\xc1\xc1\xc1")
+    assert (await greeted.read())["code"] == "invalid_message"
+    greeted.send({"type": "getstatus", "request_id": 1})
+    assert (await greeted.read())["type"] == "status"
+
+
+async def test_a_frame_over_the_limit_is_refused_before_it_is_read(greeted: Raw):
+    greeted.writer.write(struct.pack(">I", MAX_REQUEST_BYTES + 1))
+    error = await greeted.read()
+    assert (error["code"], error["request_id"]) == ("frame_too_large", None)
+    assert str(MAX_REQUEST_BYTES) in error["message"]
+    assert await greeted.is_closed()
+
+
+async def test_a_request_id_under_way_cannot_be_used_again(greeted: Raw):
+    ask = {"type": "generate", "request_id": 5, "draft": {"prompt": "a cat"}}
+    greeted.send(ask)
+    assert (await greeted.read())["type"] == "accepted"
+    greeted.send(ask)
+    while (reply := await greeted.read())["type"] == "progress":
+        pass
+    assert "already under way" in reply["message"]
+    greeted.send({"type": "cancel", "request_id": 6, "target": 5})
+    while (reply := await greeted.read())["type"] == "progress":
+        pass
+    assert (reply["type"], reply["cancelled"], reply["kept"]) == ("cancelreply", 1, 0)
+    greeted.send(ask)
+    assert (await greeted.read())["type"] == "accepted"
+
+
+async def test_many_requests_at_once_are_all_answered(greeted: Raw):
+    for number in range(200):
+        greeted.send({"type": "getstatus", "request_id": number})
+    answered = {(await greeted.read())["request_id"] for _ in range(200)}
+    assert answered == set(range(200))
+
+
+async def test_one_connection_too_many_is_told_so(settings: Settings, redis_url: str):
+    few = replace(settings, server=replace(settings.server, max_connections=1))
+    server = await Server.start(few, redis_url=redis_url)
+    try:
+        first = Raw(*await asyncio.open_connection("127.0.0.1", server.port))
+        first.send(HELLO)
+        assert (await first.read())["type"] == "welcome"
+        second = Raw(*await asyncio.open_connection("127.0.0.1", server.port))
+        assert (await second.read())["code"] == "busy"
+        assert await second.is_closed()
+        await second.close()
+        await first.close()
+    finally:
+        await server.close()
+
+
+async def test_closing_the_server_ends_all_sessions(settings: Settings, redis_url: str):
+    server = await Server.start(settings, redis_url=redis_url)
+    line = Raw(*await asyncio.open_connection("127.0.0.1", server.port))
+    line.send(HELLO)
+    await line.read()
+    await server.close()
+    assert await line.is_closed()
+    await line.close()
