@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from PIL import Image, PngImagePlugin
 from sd_parsers import ParserManager
+from sd_parsers.data import PromptInfo
 
 from sdq.errors import UsageError
 from sdq.metadata import Provenance, convert, parameters_text, png_bytes, read
@@ -35,6 +36,18 @@ def provenance(prompt: str = "a red circle", negative: str = "", **change: Any) 
 def file_of(known: Provenance, file_format: str) -> bytes:
     png = png_bytes(Image.new("RGB", (64, 48), "red"), known)
     return png if file_format == "PNG" else convert(png, file_format)
+
+
+_kept_open: list[Image.Image] = []
+
+
+def outside_reader(data: bytes) -> PromptInfo:
+    """sd-parsers remembers pictures by their place in memory: none may be used twice."""
+    image = Image.open(io.BytesIO(data))
+    _kept_open.append(image)
+    found = ParserManager().parse(image)
+    assert found is not None
+    return found
 
 
 PROMPTS = {
@@ -64,8 +77,7 @@ def test_there_and_back(name: str, file_format: str) -> None:
 def test_an_outside_reader_finds_it_too(name: str, file_format: str) -> None:
     prompt, negative = PROMPTS[name]
     data = file_of(provenance(prompt, negative), file_format)
-    found = ParserManager().parse(io.BytesIO(data))
-    assert found is not None
+    found = outside_reader(data)
     assert [p.value for p in found.prompts] == [prompt]
     assert [p.value for p in found.negative_prompts] == ([negative] if negative else [])
     [sampler] = found.samplers
@@ -92,8 +104,7 @@ def test_values_that_would_break_the_line_are_quoted(value: str) -> None:
     last_line = parameters_text(provenance(model=value)).splitlines()[-1]
     assert f"Model: {msgspec.json.encode(value).decode()}, Version" in last_line
     data = file_of(provenance(model=value), "PNG")
-    found = ParserManager().parse(io.BytesIO(data))
-    assert found is not None
+    found = outside_reader(data)
     assert found.metadata["Version"] == "sdq 0.1.0"
 
 
