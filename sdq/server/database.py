@@ -134,7 +134,7 @@ class Database:
             if getattr(error, "sqlite_errorcode", None) in _NO_DATABASE:
                 raise UsageError(
                     f"{path} is no database, or it is damaged: {error}",
-                    hint="move the file away to begin anew, or put a backup in its place",
+                    hint="put a backup in its place, or begin anew in another data directory",
                 ) from error
             reraise(error, path)
         return database

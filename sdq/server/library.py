@@ -9,22 +9,17 @@ Retention counts from the last use, not from the day a picture was drawn: what i
 """
 
 import asyncio
-import json
 import logging
 import re
-import sqlite3
 import time
-import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-import msgspec
 
 from sdq.errors import StackError, UsageError
 from sdq.protocol.messages import StoredPicture
 from sdq.server.database import Database, finish, reraise
 from sdq.server.files import FOLDERS, PictureFiles, sha256_of
+from sdq.server.index import LibraryStats, PictureIndex, PictureRow
 from sdq.server.memory import MemoryCache, StoredImage
 from sdq.spec import ImageSpec
 
@@ -38,46 +33,6 @@ REMOVAL_BATCH = 200
 """Pictures removed in one transaction, so that others get their turn in between."""
 
 _log = logging.getLogger(__name__)
-_decode_spec = msgspec.json.Decoder(ImageSpec).decode
-
-_PUT = """
-INSERT INTO pictures
-    (key, spec, search_text, size_bytes, sha256, draw_seconds, created_at, last_used_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (key) DO UPDATE SET
-    spec = excluded.spec, search_text = excluded.search_text, size_bytes = excluded.size_bytes,
-    sha256 = excluded.sha256, draw_seconds = excluded.draw_seconds,
-    created_at = excluded.created_at, last_used_at = excluded.last_used_at
-"""
-_GET = "SELECT spec, size_bytes, sha256, draw_seconds, last_used_at FROM pictures WHERE key = ?"
-_HAS = """
-SELECT key, last_used_at FROM pictures WHERE key IN (SELECT value FROM json_each(?))
-"""
-# instr, not LIKE: nothing in it needs escaping, and both sides have their case folded already.
-_FIND = """
-SELECT key, spec, size_bytes, created_at, last_used_at FROM pictures
-WHERE last_used_at >= ?
-    AND NOT EXISTS (SELECT 1 FROM json_each(?) WHERE instr(search_text, value) = 0)
-ORDER BY created_at DESC, key LIMIT ?
-"""
-_RESOLVE = "SELECT key FROM pictures WHERE key >= ? AND key < ? ORDER BY key LIMIT 2"
-_REMOVE = """
-DELETE FROM pictures WHERE key IN (SELECT value FROM json_each(?)) RETURNING key, size_bytes
-"""
-_IDLE = "SELECT key FROM pictures WHERE last_used_at < ? ORDER BY last_used_at LIMIT ?"
-_LEAST_USED = "SELECT key, size_bytes FROM pictures ORDER BY last_used_at LIMIT ?"
-_USED = "UPDATE pictures SET last_used_at = max(last_used_at, ?) WHERE key = ?"
-_FOLDER = "SELECT key FROM pictures WHERE key >= ? AND key < ?"
-
-
-class LibraryStats(NamedTuple):
-    pictures: int
-    bytes: int  # of the files
-
-
-def fold(text: str) -> str:
-    """Text for searching: case and ways to write the same letter make no difference."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 
 class Library:
@@ -95,7 +50,7 @@ class Library:
     ) -> None:
         self.retention_seconds = retention_days * SECONDS_A_DAY
         self.max_bytes = max_bytes
-        self._database = database
+        self._index = PictureIndex(database)
         self._files = PictureFiles(directory)
         self._memory = MemoryCache(memory_bytes, self.retention_seconds)
         self._clock = clock
@@ -161,7 +116,7 @@ class Library:
         if changes == self._changes:
             self._memory.add(stored, now)
         if len(self._used) > MAX_PENDING_USES:
-            await self._flush_or_forget()
+            await self._try_to_flush()
         return stored
 
     async def has(self, keys: Sequence[str]) -> set[str]:
@@ -169,8 +124,8 @@ class Library:
 
         The files are not looked at: `get` may still find one missing.
         """
-        rows = await self._database.fetch_all(_HAS, (json.dumps(list(keys)),))
-        return {row["key"] for row in rows if self._is_fresh(row["key"], row["last_used_at"])}
+        last_uses = await self._index.last_uses(keys)
+        return {key for key, last_used_at in last_uses.items() if self._is_fresh(key, last_used_at)}
 
     async def put(self, key: str, spec: ImageSpec, image: bytes, draw_seconds: float) -> None:
         """Takes a picture in, or puts it in the place of the one with this key.
@@ -182,20 +137,8 @@ class Library:
 
     async def find(self, words: str, limit: int) -> list[StoredPicture]:
         """The newest pictures whose prompt holds all of the words, whatever their case."""
-        await self.flush_used()
-        wanted = json.dumps([fold(word) for word in words.split()])
-        oldest = self._clock() - self.retention_seconds
-        rows = await self._database.fetch_all(_FIND, (oldest, wanted, limit))
-        return [
-            StoredPicture(
-                key=row["key"],
-                spec=_decode_spec(row["spec"]),
-                size_bytes=row["size_bytes"],
-                created_at=row["created_at"],
-                last_used_at=row["last_used_at"],
-            )
-            for row in rows
-        ]
+        await self._try_to_flush()
+        return await self._index.find(words, limit, self._clock() - self.retention_seconds)
 
     async def resolve(self, prefix: str) -> str:
         """The one key that begins so. Raises `UsageError` when there is none, or more than one."""
@@ -204,18 +147,18 @@ class Library:
                 f"{prefix!r} is not the beginning of a key",
                 hint="keys are made of 0-9 and a-f; `sdq library list` shows them",
             )
-        rows = await self._database.fetch_all(_RESOLVE, (prefix, prefix + "g"))
-        if not rows:
+        keys = await self._index.keys(prefix, limit=2)
+        if not keys:
             raise UsageError(
                 f"no picture in the library has a key that begins with {prefix}",
                 hint="`sdq library list` shows what there is",
             )
-        if len(rows) > 1:
+        if len(keys) > 1:
             raise UsageError(
                 f"more than one picture has a key that begins with {prefix}",
-                hint=f"give more of it, such as {rows[0]['key'][: len(prefix) + 4]}",
+                hint=f"give more of it, such as {keys[0][: len(prefix) + 4]}",
             )
-        return str(rows[0]["key"])
+        return keys[0]
 
     async def remove(self, keys: Sequence[str]) -> tuple[int, int]:
         """Takes pictures out; gives how many there were, and the bytes freed.
@@ -234,7 +177,7 @@ class Library:
 
         Gives how many pictures went, and the bytes freed. Safe to cancel: it stops early.
         """
-        await self.flush_used()
+        await self._try_to_flush()
         pictures, freed_bytes = 0, 0
         while batch := await self._next_to_prune():
             removed = await self.remove(batch)
@@ -243,9 +186,7 @@ class Library:
 
     async def stats(self) -> LibraryStats:
         """How many pictures, how many bytes: running totals, no scan."""
-        row = await self._database.fetch_one("SELECT pictures, bytes FROM library_totals")
-        assert row is not None
-        return LibraryStats(row["pictures"], row["bytes"])
+        return await self._index.totals()
 
     async def flush_used(self) -> None:
         """Writes the last-used times that have gathered, in one transaction.
@@ -256,8 +197,7 @@ class Library:
         if not used:
             return
         try:
-            async with self._database.transaction() as inside:
-                await inside.executemany(_USED, [(at, key) for key, at in used.items()])
+            await self._index.mark_used(used)
         except BaseException:
             self._used = used | self._used
             raise
@@ -272,8 +212,8 @@ class Library:
 
     async def _read(self, key: str) -> tuple[StoredImage | None, bool]:
         """The picture from disk, and whether row and file agree (no row, no quarrel)."""
-        row = await self._database.fetch_one(_GET, (key,))
-        if row is None or not self._is_fresh(key, row["last_used_at"]):
+        row = await self._index.get(key)
+        if row is None or not self._is_fresh(key, row.last_used_at):
             return None, True
         try:
             stored = await asyncio.to_thread(self._load, key, row)
@@ -281,12 +221,12 @@ class Library:
             reraise(error, self._files.path_of(key))
         return stored, stored is not None
 
-    def _load(self, key: str, row: sqlite3.Row) -> StoredImage | None:
+    def _load(self, key: str, row: PictureRow) -> StoredImage | None:
         """In a thread: the picture of a row, when its file is whole."""
-        image = self._files.read(key, row["size_bytes"])
-        if image is None or sha256_of(image) != row["sha256"]:
+        image = self._files.read(key, row.size_bytes)
+        if image is None or sha256_of(image) != row.sha256:
             return None
-        return StoredImage(key, _decode_spec(row["spec"]), image, row["draw_seconds"])
+        return StoredImage(key, row.spec, image, row.draw_seconds)
 
     async def _read_again(self, key: str) -> tuple[StoredImage | None, int]:
         """Row and file disagreed: a `put` came between the two, or the row must go."""
@@ -305,13 +245,8 @@ class Library:
             except OSError as error:
                 reraise(error, self._files.directory)
             now = self._clock()
-            size_bytes = len(stored.image)
-            spec = msgspec.json.encode(stored.spec).decode()
-            search_text = fold(stored.spec.prompt)
-            row = (stored.key, spec, search_text, size_bytes, sha256, stored.draw_seconds, now, now)
             try:
-                async with self._database.transaction() as inside:
-                    await inside.execute_fetchall(_PUT, row)
+                await self._index.put(stored, sha256, now)
             except BaseException:
                 self._memory.discard(stored.key)
                 await asyncio.to_thread(self._files.remove, [stored.key])
@@ -325,10 +260,8 @@ class Library:
 
     async def _delete(self, keys: Sequence[str]) -> tuple[int, int]:
         """Rows, then files; the caller holds ``_changing``."""
-        async with self._database.transaction() as inside:
-            rows = list(await inside.execute_fetchall(_REMOVE, (json.dumps(list(keys)),)))
+        gone = await self._index.remove(keys)
         self._changes += 1
-        gone = [row["key"] for row in rows]
         for key in gone:
             self._memory.discard(key)
             self._used.pop(key, None)
@@ -336,37 +269,28 @@ class Library:
             await asyncio.to_thread(self._files.remove, gone)
         except OSError as error:
             reraise(error, self._files.directory)
-        return len(rows), sum(row["size_bytes"] for row in rows)
+        return len(gone), sum(gone.values())
 
     async def _next_to_prune(self) -> list[str]:
-        oldest = self._clock() - self.retention_seconds
-        idle = await self._database.fetch_all(_IDLE, (oldest, REMOVAL_BATCH))
+        idle = await self._index.idle(self._clock() - self.retention_seconds, REMOVAL_BATCH)
         if idle:
-            return [row["key"] for row in idle]
+            return idle
         excess_bytes = (await self.stats()).bytes - self.max_bytes
-        if excess_bytes <= 0:
-            return []
-        batch: list[str] = []
-        for row in await self._database.fetch_all(_LEAST_USED, (REMOVAL_BATCH,)):
-            if excess_bytes <= 0:
-                break
-            batch.append(row["key"])
-            excess_bytes -= row["size_bytes"]
-        return batch
+        return await self._index.least_used(excess_bytes, REMOVAL_BATCH) if excess_bytes > 0 else []
 
-    async def _flush_or_forget(self) -> None:
-        """Reading must go on when the disk is full: then last-used times are dropped."""
+    async def _try_to_flush(self) -> None:
+        """Reading and pruning go on when the disk is full; last-used times that wait stay few."""
         try:
             await self.flush_used()
         except StackError as error:
-            _log.warning("last-used times of %d pictures are lost: %s", len(self._used), error)
-            self._used.clear()
+            _log.warning("last-used times cannot be written: %s", error)
+            if len(self._used) > MAX_PENDING_USES:
+                self._used.clear()
 
     async def _sweep(self) -> None:
         """Folder by folder, so that memory stays small: files without row, rows without file."""
         for folder in FOLDERS:
-            rows = await self._database.fetch_all(_FOLDER, (folder, folder + "g"))
-            known = {row["key"] for row in rows}
+            known = set(await self._index.keys(folder))
             deleted, missing = await asyncio.to_thread(self._files.sweep, folder, known)
             if missing:
                 await self._delete(sorted(missing))
