@@ -1,0 +1,209 @@
+"""Where pictures go: names that are checked before anything is drawn, files that are whole."""
+
+import errno
+import itertools
+import os
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdq.cli.patterns import Pattern, escaped, model_part, slug_of
+from sdq.errors import OutputError, UsageError
+from sdq.spec import SEED_LIMIT, ImageSpec, SpecDraft
+
+DEFAULT_PATTERN = "{slug}-{key:8}.png"
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+STDOUT = "-"
+_KEPT = "run the same command again: what was drawn is in the library"
+
+_part_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a picture's name is made of. ``first_n``: the ``{n}`` of index 0 of its request."""
+
+    first_n: int
+    index: int
+    spec: ImageSpec
+    key: str
+
+    def values(self) -> dict[str, str | int]:
+        return {
+            "n": self.first_n + self.index,
+            "index": self.index,
+            "seed": self.spec.seed,
+            "slug": slug_of(self.spec.prompt),
+            "key": self.key,
+            "model": model_part(self.spec.model),
+        }
+
+
+class Outputs:
+    """The meaning of ``-o``.
+
+    ``out.png`` is one file, or ``out-1.png``, ``out-2.png`` … for several pictures; ``dir/``
+    or an existing folder takes names of the default pattern; anything with fields is a
+    pattern; ``-`` is standard output. Raises `UsageError` where that cannot work.
+    """
+
+    def __init__(
+        self, output: str | None, *, count: int = 1, many_prompts: bool = False, force: bool = False
+    ) -> None:
+        self.force = force
+        self.to_stdout = output == STDOUT
+        several = count > 1 or many_prompts
+        if self.to_stdout:
+            _check_stdout(several)
+        chosen = DEFAULT_PATTERN if output is None or self.to_stdout else _in_folder(output)
+        self.pattern = Pattern(chosen)
+        self._format = _format_of(chosen)
+        if several and not self.pattern.fields:
+            ending = Path(chosen).suffix
+            self.pattern = Pattern(f"{chosen.removesuffix(ending)}-{{n}}{ending}")
+        elif several:
+            _check_distinct(self.pattern, many_prompts)
+
+    def prepare(self) -> None:
+        """Creates the folder and proves that it can be written. Raises `OutputError`."""
+        if self.to_stdout:
+            return
+        fixed = self.pattern.text.split("{")[0] if self.pattern.fields else self.pattern.fill({})
+        folder = Path(fixed + "name").parent
+        probe = folder / _part_name()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe.touch(exist_ok=False)
+            probe.unlink()
+        except OSError as error:
+            raise _cannot_write(folder, error) from error
+
+    def refuse_existing(self, draft: SpecDraft, count: int, first_n: int) -> None:
+        """Raises `OutputError` for a name that is known already and taken.
+
+        Not known before the server answers: ``{key}``, and ``{seed}`` and ``{model}`` where
+        the draft leaves them open.
+        """
+        values: dict[str, str | int] = {"slug": slug_of(draft.prompt)}
+        if draft.model is not None:
+            values["model"] = model_part(draft.model)
+        for index in range(count):
+            values |= {"n": first_n + index, "index": index}
+            if draft.seed is not None:
+                values["seed"] = (draft.seed + index) % SEED_LIMIT
+            if self.pattern.fields <= values.keys():
+                self._refuse(Path(self.pattern.fill(values)))
+
+    def refuse_planned(self, planned: Iterable[Named]) -> None:
+        """The same once the server has said what it will draw."""
+        if not self.pattern.is_addressed_by_content:
+            for named in planned:
+                self._refuse(self.path_of(named))
+
+    def path_of(self, named: Named) -> Path:
+        return Path(self.pattern.fill(named.values()))
+
+    def write(self, named: Named, png: bytes) -> Path | None:
+        """Writes a picture, whole or not at all; its path, ``None`` for standard output."""
+        data = png if self._format == "PNG" else _converted(png, self._format)
+        if self.to_stdout:
+            _write_stdout(data)
+            return None
+        path = self.path_of(named)
+        if self.pattern.is_addressed_by_content and _holds(path, data):
+            return path
+        self._refuse(path)
+        _write_whole(path, data)
+        return path
+
+    def _refuse(self, path: Path) -> None:
+        if not self.to_stdout and not self.force and os.path.lexists(path):
+            raise OutputError(
+                f"{path} exists already", hint="choose another name with -o, or give --force"
+            )
+
+
+def _check_stdout(several: bool) -> None:
+    if several:
+        raise UsageError(
+            "-o - can write one picture only", hint="give a folder or a pattern: -o pictures/"
+        )
+    if sys.stdout.isatty():
+        raise UsageError(
+            "-o - would write the bytes of a picture to the terminal",
+            hint="send them on: sdq generate … -o - | other-program, or > out.png",
+        )
+
+
+def _in_folder(output: str) -> str:
+    if output.endswith("/") or Path(output).is_dir():
+        return str(Path(escaped(output)) / DEFAULT_PATTERN)
+    return output
+
+
+def _format_of(pattern: str) -> str:
+    ending = Path(pattern).suffix
+    if ending.lower() not in FORMATS:
+        raise UsageError(
+            f"{pattern!r} ends in no format that sdq writes",
+            hint="end it with .png, .jpg, .jpeg or .webp, or with / for a folder",
+        )
+    return FORMATS[ending.lower()]
+
+
+def _check_distinct(pattern: Pattern, many_prompts: bool) -> None:
+    enough = {"n"} if many_prompts else {"n", "index", "seed"}
+    if not pattern.fields & enough and not pattern.is_addressed_by_content:
+        raise UsageError(
+            f"{pattern.text!r} would give several pictures one name",
+            hint="put {n} into it, as in {n:03}-{slug}.png",
+        )
+
+
+def _part_name() -> str:
+    return f".sdq-{os.getpid()}-{next(_part_numbers)}.part"
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    part = path.parent / _part_name()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("xb") as file:
+            file.write(data)
+        part.replace(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(data) and path.read_bytes() == data
+    except OSError:
+        return False
+
+
+def _write_stdout(data: bytes) -> None:
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _cannot_write("standard output", error) from error
+
+
+def _cannot_write(what: object, error: OSError) -> OutputError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    hint = f"make room and {_KEPT}" if full else "choose another place with -o"
+    return OutputError(f"cannot write {what}: {error.strerror or error}", hint=hint)
+
+
+def _converted(png: bytes, file_format: str) -> bytes:
+    from sdq.metadata import convert  # 20 ms with PIL, for other formats only
+
+    return convert(png, file_format)

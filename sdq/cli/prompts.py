@@ -1,0 +1,63 @@
+"""Prompts from standard input, one a line, as they come."""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from sdq.errors import UsageError
+
+MAX_LINE_BYTES = 64 * 1024
+_CHUNK_BYTES = 64 * 1024
+
+
+async def read_prompts(fd: int) -> AsyncGenerator[tuple[int, str], None]:
+    """Each line that is not blank, with its number from 1.
+
+    Raises `UsageError` for what is no UTF-8 or far too long. Reads only what is there, so a
+    slow writer holds nothing up. Safe to cancel; what was read ahead is lost then.
+    """
+    number = 0
+    async with aclosing(_lines(fd)) as lines:
+        async for line in lines:
+            number += 1
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            except UnicodeDecodeError as error:
+                raise UsageError(f"line {number} of standard input is not UTF-8") from error
+            if text:
+                yield number, text
+
+
+async def _lines(fd: int) -> AsyncGenerator[bytes, None]:
+    rest = b""
+    while chunk := await _read(fd):
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield line
+        if len(rest) > MAX_LINE_BYTES:
+            raise UsageError(
+                f"a line of standard input is longer than {MAX_LINE_BYTES} bytes",
+                hint="with `-` as PROMPT, standard input holds one prompt a line",
+            )
+    if rest:
+        yield rest
+
+
+async def _read(fd: int) -> bytes:
+    """Some bytes; none at the end. The descriptor stays as it is: others may share it."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    try:
+        loop.add_reader(fd, ready.set)
+    except PermissionError:  # a regular file, or /dev/null: never makes anybody wait
+        return os.read(fd, _CHUNK_BYTES)
+    try:
+        while True:
+            await ready.wait()
+            try:
+                return os.read(fd, _CHUNK_BYTES)
+            except BlockingIOError:
+                ready.clear()
+    finally:
+        loop.remove_reader(fd)
