@@ -59,7 +59,8 @@ class PictureRow(NamedTuple):
 
 def fold(text: str) -> str:
     """Text for searching: case and ways to write the same letter make no difference."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    return folded.replace("\0", "\ufffd")  # SQLite's JSON ends a text at a zero
 
 
 class PictureIndex:

@@ -62,10 +62,13 @@ async def test_closing_twice_is_fine_and_using_it_afterwards_is_refused(tmp_path
 
 
 async def test_a_transaction_is_all_or_nothing(database: Database):
-    with pytest.raises(ZeroDivisionError):
+    async def fail() -> None:
         async with database.transaction() as inside:
             await inside.execute("INSERT INTO meta VALUES ('half', 'x')")
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
     assert await names(database) == {"server_id"}
     await add(database, "whole")
     assert await names(database) == {"server_id", "whole"}
@@ -183,10 +186,14 @@ asyncio.run(main())
 """
 
 
+def start_holder(path: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", HOLD, str(path)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
 async def test_what_a_killed_server_committed_is_there_and_its_lock_is_gone(tmp_path: Path):
     path = tmp_path / "db"
-    command = [sys.executable, "-c", HOLD, str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with start_holder(path) as process:
         assert process.stdout is not None
         while process.stdout.readline().strip() != "20":
             assert process.poll() is None
@@ -249,10 +256,14 @@ async def test_a_full_disk_is_said_in_words_and_undone(database: Database):
     pages = await database.fetch_one("PRAGMA page_count")
     assert pages is not None
     await database.fetch_all(f"PRAGMA max_page_count = {pages[0]}")
-    with pytest.raises(StackError, match="is full") as caught:
+
+    async def overfill() -> None:
         async with database.transaction() as inside:
             await inside.execute("INSERT INTO meta VALUES ('small', 'x')")
             await inside.execute("INSERT INTO meta VALUES ('big', ?)", ("x" * 100_000,))
+
+    with pytest.raises(StackError, match="is full") as caught:
+        await overfill()
     assert "make room" in caught.value.hint
     assert await names(database) == {"server_id"}
     await database.fetch_all("PRAGMA max_page_count = 100000")
