@@ -121,8 +121,9 @@ def generate(
 ) -> int:
     """Draw pictures of a prompt.
 
-    Paths go to standard output, all else to standard error. The same command gives the same
-    picture; the second time it comes from the server's library.
+    Paths go to standard output, all else to standard error.
+
+    The same command gives the same picture; the second time it comes from the library.
 
     \b
     Examples:

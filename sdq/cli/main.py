@@ -3,8 +3,10 @@
 Nothing heavy is imported before `run`, so that Ctrl-C finds the boundary at every stage.
 """
 
+import gc
 import os
 import sys
+from typing import NoReturn
 
 from sdq.errors import SdqError, UsageError
 
@@ -28,9 +30,34 @@ _EXTRAS = {
 _EXTRA_OF_COMMAND = {"server": "server", "worker": "worker", "up": "all"}
 
 
+_STAYING = frozenset({"server", "up", "worker"})
+"""Commands that run for long, or whose libraries want to tidy up at exit."""
+
+_GC_THRESHOLD = 50_000
+"""Start-up makes many objects and no garbage: looking for it costs 8 ms of 130."""
+
+
 def run() -> None:
     """``sdq``, as a process."""
-    sys.exit(main(sys.argv[1:]))
+    arguments = sys.argv[1:]
+    if _STAYING.intersection(arguments[:1]):
+        sys.exit(main(arguments))
+    gc.set_threshold(_GC_THRESHOLD)
+    _leave(main(arguments))
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process without taking the interpreter apart, which costs 20 ms.
+
+    Files are written, connections closed and awaited by now; only the standard streams may
+    still hold something.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # its reader is gone, or it was closed
+            code = code or 1
+    os._exit(code)
 
 
 def main(arguments: list[str]) -> int:
