@@ -125,7 +125,7 @@ class Stream(Generic[Incoming]):
         Raises `ConnectionFailed` when the line breaks, or when the peer takes less than
         ``MIN_TAKEN_BYTES`` in ``write_timeout_seconds``: a slow line may go on, a stuck one not.
         """
-        while True:
+        while self._writer.transport.get_write_buffer_size():  # nothing waits: nothing to do
             before = self._taken_bytes
             deadline = asyncio.timeout(self._write_timeout_seconds)
             try:
