@@ -86,6 +86,10 @@ class Supervisor:
         became_ready = asyncio.create_task(watched.ready.wait())
         try:
             await self._first_of(became_ready)
+        except StackError:
+            if watched.task.done():
+                self._watched.remove(watched)  # the caller may know how to try again
+            raise
         finally:
             became_ready.cancel()
 
