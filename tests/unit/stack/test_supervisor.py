@@ -171,6 +171,7 @@ async def test_starting_is_given_up_when_an_earlier_child_is(stage: Stage) -> No
 
 
 async def test_a_deaf_child_and_its_own_children_are_killed(stage: Stage) -> None:
+    strangers = psutil.Process().children(recursive=True)  # of other tests
     deaf = stage.child("deaf")
     deaf.stop_timeout_seconds = 0.2
     await stage.supervisor.start(deaf)
@@ -180,7 +181,7 @@ async def test_a_deaf_child_and_its_own_children_are_killed(stage: Stage) -> Non
     await until(
         lambda: [p for p in psutil.Process().children(recursive=True) if "sleep" in p.name()]
     )
-    family = psutil.Process().children(recursive=True)
+    family = [p for p in psutil.Process().children(recursive=True) if p not in strangers]
     assert pid in [process.pid for process in family]
 
     await stage.supervisor.stop()
