@@ -1,0 +1,56 @@
+# `make help` says what there is. Needs only make and Python 3.11 or newer.
+
+PYTHON ?= python3
+MINUTES ?= 240
+OUT ?= .cache/shapes
+
+VENV := .venv
+BIN := $(VENV)/bin
+STATED := pyproject.toml constraints.txt models/shapes/pyproject.toml
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench model clean
+
+help: ## Show this list
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+demo: $(VENV)/.installed ## Draw "a red circle on a blue background" with everything on this machine
+	@examples/demo.sh
+
+test: $(VENV)/.installed-dev ## Run the whole test suite
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev ## Format, lint, types and who may import whom
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed-dev ## Measure what the README claims
+	set -e; for name in startup hits overhead; do $(BIN)/python bench/$$name.py; done
+
+model: $(VENV)/.installed ## Train the built-in model anew (MINUTES=240 OUT=.cache/shapes)
+	cd models/shapes && $(CURDIR)/$(BIN)/python -m training.make_model \
+		--minutes $(MINUTES) --out $(abspath $(OUT))
+
+clean: ## Remove what make and the tools have made; .venv too
+	rm -rf $(VENV) .demo .cache out.png dist build
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find sdq tests bench models examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "sdq needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)."; \
+		echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; } >&2
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.made $(STATED)
+	@echo "installing sdq and what it needs into $(VENV) (torch is large: some minutes the first time)"
+	$(INSTALL) -e '.[all]' ./models/shapes
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(INSTALL) -e '.[all,dev]'
+	@touch $@
