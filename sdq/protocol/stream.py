@@ -130,7 +130,8 @@ class Stream(Generic[Incoming]):
             deadline = asyncio.timeout(self._write_timeout_seconds)
             try:
                 async with deadline:
-                    return await self._writer.drain()
+                    await self._writer.drain()
+                return
             except OSError as error:
                 if not deadline.expired():
                     raise ConnectionFailed(f"the connection broke: {error}") from error
