@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sdq.cli.output import Sink, plain
@@ -44,58 +45,74 @@ class QuietDisplay:
         """No more news."""
 
 
+@dataclass
+class _Line:
+    """What is known of one picture under way."""
+
+    label: str
+    state: str = "waiting"
+    step: int = 0
+    steps: int | None = None  # None: nobody knows yet
+
+
 class LiveDisplay:
     """One line for each of the first pictures under way, on standard error."""
 
     def __init__(self, sink: Sink) -> None:
-        self._sink = sink
         self._bars: Bars | None = None
-        self._lines: dict[int, TaskID] = {}
+        self._lines: dict[int, _Line] = {}
+        self._tasks: dict[int, TaskID] = {}
         sink.hidden = self.hidden
 
     def show(self, number: int, label: str, news: Progress | None) -> None:
         """What is known of picture ``number`` (``{n}``); ``None``: just accepted."""
         if number not in self._lines and len(self._lines) >= MAX_LINES:
             return
-        bars = self._started()
-        if number not in self._lines:
-            text = _shortened(plain(label))
-            self._lines[number] = bars.add_task(text, total=None, state="waiting", start=False)
-        line = self._lines[number]
-        if news is None:
-            return
-        total = news.steps if news.state is JobState.RUNNING and news.steps else None
-        bars.update(line, total=total, completed=news.step, state=_state_of(news))
+        line = self._lines.setdefault(number, _Line(_shortened(plain(label))))
+        if news is not None:
+            line.state, line.step = _state_of(news), news.step
+            line.steps = news.steps if news.state is JobState.RUNNING else None
+        self._draw(number)
 
     def gone(self, number: int) -> None:
         """The picture is there, or will not come."""
-        if self._bars is not None and number in self._lines:
-            self._bars.remove_task(self._lines.pop(number))
+        self._lines.pop(number, None)
+        if self._bars is not None and number in self._tasks:
+            self._bars.remove_task(self._tasks.pop(number))
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
         """Off the terminal for as long as something else is written."""
-        if self._bars is None:
-            yield
-            return
-        self._bars.stop()
+        self._erase()
         try:
             yield
         finally:
-            self._bars.start()
+            for number in self._lines:
+                self._draw(number)
 
     def close(self) -> None:
         """Takes the lines away and shows the cursor again."""
-        if self._bars is not None:
-            self._bars.stop()
-            self._bars = None
         self._lines.clear()
+        self._erase()
 
-    def _started(self) -> "Bars":
+    def _draw(self, number: int) -> None:
         if self._bars is None:
             self._bars = _bars()
             self._bars.start()
-        return self._bars
+        line = self._lines[number]
+        if number not in self._tasks:
+            self._tasks[number] = self._bars.add_task(line.label, total=None, state="")
+        self._bars.update(
+            self._tasks[number], total=line.steps, completed=line.step, state=line.state
+        )
+
+    def _erase(self) -> None:
+        # New bars each time: Rich's own remember where the old ones stood, and would be
+        # drawn over what was written in between.
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+            self._tasks.clear()
 
 
 def display_for(sink: Sink) -> QuietDisplay | LiveDisplay:
@@ -111,15 +128,13 @@ def _bars() -> "Bars":
     from rich.progress import Progress as Bars
     from rich.table import Column
 
+    # Not expanded: the ^C that a terminal echoes must not wrap into a line of its own.
     return Bars(
-        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=3)),
-        BarColumn(bar_width=None, table_column=Column(ratio=2, max_width=24)),
-        TextColumn(
-            "{task.fields[state]}", markup=False, table_column=Column(no_wrap=True, ratio=4)
-        ),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[state]}", markup=False, table_column=Column(no_wrap=True)),
         console=Console(stderr=True),
         transient=True,
-        expand=True,
         redirect_stdout=False,
         redirect_stderr=False,
     )
