@@ -13,8 +13,8 @@ from pathlib import Path
 FOLDERS = tuple(f"{number:02x}" for number in range(256))
 
 _TEMPORARY_SUFFIX = ".tmp"
-_PICTURE_NAME = re.compile(r"^([0-9a-f]{64})\.png$")
-_TEMPORARY_NAME = re.compile(r"^[0-9a-f]{64}\.png\.tmp$")
+_PICTURE_NAME = re.compile(r"([0-9a-f]{64})\.png")
+_TEMPORARY_NAME = re.compile(r"[0-9a-f]{64}\.png\.tmp")
 
 
 def sha256_of(image: bytes) -> str:
@@ -79,10 +79,10 @@ class PictureFiles:
         except (FileNotFoundError, NotADirectoryError):
             return 0, missing
         for entry in entries:
-            picture = _PICTURE_NAME.match(entry.name)
+            picture = _PICTURE_NAME.fullmatch(entry.name)
             if picture and picture[1] in missing:
                 missing.discard(picture[1])
-            elif picture or _TEMPORARY_NAME.match(entry.name):
+            elif picture or _TEMPORARY_NAME.fullmatch(entry.name):
                 Path(entry.path).unlink(missing_ok=True)
                 deleted += 1
         return deleted, missing

@@ -1,4 +1,4 @@
-"""Fixtures of the server's storage: a real SQLite file, closed at the end."""
+"""Fixtures of the server's storage: real SQLite files and real pictures' files."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 
 from sdq.server.database import Database
 from sdq.spec import ImageSpec
+from sdq.testing.shelf import Shelf
 
 
 @pytest.fixture
@@ -19,3 +20,8 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 @pytest.fixture
 def spec() -> ImageSpec:
     return ImageSpec("a red circle", "", "shapes", 128, 128, 20, 4.0, "ddim", 7)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf(tmp_path)

@@ -2,9 +2,10 @@
 
 import asyncio
 import string
+from pathlib import Path
 
 import msgspec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdq.server import index as index_module
@@ -82,27 +83,29 @@ TEXT = st.text(
 )
 
 
-@given(prompts=st.lists(TEXT, min_size=1, max_size=4), words=TEXT)
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-def test_finding_is_searching_for_folded_words(tmp_path_factory, prompts: list[str], words: str):
+def test_finding_is_searching_for_folded_words(tmp_path: Path):
     """Against the same rule in Python, whatever the characters."""
-    normal = [normalize_text(prompt) for prompt in prompts]
+    with asyncio.Runner() as runner:
+        database = runner.run(Database.open(tmp_path / "db"))
+        index = PictureIndex(database)
 
-    async def search() -> list[str]:
-        path = tmp_path_factory.mktemp("index") / "db"
-        database = await Database.open(path)
-        try:
-            index = PictureIndex(database)
-            await fill(index, normal)
+        async def search(prompts: list[str], words: str) -> list[str]:
+            await index.remove(await index.keys(""))
+            await fill(index, prompts)
             return await found(index, words)
-        finally:
-            await database.close()
 
-    wanted = [fold(word) for word in words.split()]
-    expected = [p for p in reversed(normal) if all(word in fold(p) for word in wanted)]
-    assert asyncio.run(search()) == expected
+        @given(prompts=st.lists(TEXT, min_size=1, max_size=4), words=TEXT)
+        @settings(deadline=None)
+        def check(prompts: list[str], words: str) -> None:
+            normal = [normalize_text(prompt) for prompt in prompts]
+            wanted = [fold(word) for word in words.split()]
+            expected = [p for p in reversed(normal) if all(word in fold(p) for word in wanted)]
+            assert runner.run(search(normal, words)) == expected
+
+        try:
+            check()
+        finally:
+            runner.run(database.close())
 
 
 async def test_totals_follow_adding_replacing_and_removing(database: Database):
