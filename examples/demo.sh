@@ -52,9 +52,10 @@ done
 sed -n 's/^sdq is ready/ready after '"$SECONDS"' s/p' "$log"
 
 echo "sdq generate \"$prompt\" -o out.png"
-sdq generate "$prompt" -o out.png --force --server "$address" >/dev/null || fail "no picture:"
+TIMEFORMAT="the command took %R s"
+time sdq generate "$prompt" -o out.png --force --server "$address" >/dev/null || fail "no picture:"
 
 stop || fail "sdq up did not end as it should:"
 left="$(left_over)"
 [ -z "$left" ] || fail "processes were left behind: $left"
-echo "all stopped, nothing left running. Run it again: the picture then comes from the library."
+echo "all stopped, nothing left running; run it again, and the picture comes from the library"
