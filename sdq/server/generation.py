@@ -152,6 +152,8 @@ class Generation:
         plan = self.plan(message)
         hits = await self._hits(plan, message.cache)
         missing = [wish for wish in plan.wishes if wish.key not in hits]
+        if request.is_cancelled:
+            return
         if missing and (refusal := self._refusal(plan, message, missing)):
             for wish in missing:
                 self._refuse(request, wish, refusal)
@@ -159,7 +161,7 @@ class Generation:
         if missing:
             await self._enlist(plan, message, request, missing, hits)
         for wish in plan.wishes:
-            if wish.key in hits:
+            if wish.key in hits and not request.is_cancelled:
                 await self._answer_hit(plan, message, request, wish)
 
     async def _hits(self, plan: Plan, cache: CachePolicy) -> set[str]:
@@ -205,6 +207,10 @@ class Generation:
     ) -> None:
         """Commits jobs for what is missing, tells the client, subscribes it."""
         known, jobs = await self._add_jobs(plan, message, request, missing)
+        if request.is_cancelled:  # while its jobs were being committed
+            added = {job.job_id for job in jobs} - known
+            await self._stop([job_id for job_id in added if not self._subscriptions.of(job_id)])
+            return
         planned = {
             wish.index: PlannedPicture(wish.index, wish.key, wish.spec, origin, job.job_id)
             for wish, job in zip(missing, jobs, strict=True)
@@ -268,6 +274,8 @@ class Generation:
         self, plan: Plan, message: Generate, request: Request, wish: Wish
     ) -> None:
         stored = await self._library.get(wish.key)
+        if request.is_cancelled:
+            return
         if stored is not None:
             self._send_hit(request, wish, stored)
             await request.peer.drained()
@@ -282,6 +290,7 @@ class Generation:
 
     async def cancel(self, request: Request) -> tuple[int, int]:
         """Forgets a request; jobs stopped, and jobs that go on for somebody else."""
+        request.is_cancelled = True
         wanted = len({waiting.job_id for waiting in request.waiting.values()})
         orphans = self._subscriptions.drop(request)
         request.remaining = 0

@@ -7,7 +7,14 @@ from typing import Protocol
 import msgspec
 
 from sdq import __version__
-from sdq.errors import ConnectionFailed, LocalProtocolError, ProtocolError, SdqError, ServerBusy
+from sdq.errors import (
+    ConnectionFailed,
+    LocalProtocolError,
+    ProtocolError,
+    SdqError,
+    ServerBusy,
+    UsageError,
+)
 from sdq.protocol.codec import InvalidMessage
 from sdq.protocol.connection import ServerConnection
 from sdq.protocol.constants import HANDSHAKE_TIMEOUT_SECONDS
@@ -145,7 +152,7 @@ class Session:
         """Sends a reply; a client that is gone just does not hear it."""
         try:
             self._stream.send(message)
-        except (ConnectionFailed, LocalProtocolError) as error:
+        except (ConnectionFailed, LocalProtocolError, UsageError) as error:
             log.debug("%s did not hear a reply: %s", self._stream.peer, error)
         request_id = getattr(message, "request_id", None)
         if request_id in self.requests and self.requests[request_id].is_done:

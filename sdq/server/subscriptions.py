@@ -33,6 +33,7 @@ class Request:
     request_id: int
     peer: Peer
     remaining: int
+    is_cancelled: bool = False  # nothing more may be said
     waiting: dict[int, "Subscription"] = field(default_factory=dict)  # by picture index
 
     def settle(self, index: int) -> int:

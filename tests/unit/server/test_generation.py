@@ -117,6 +117,23 @@ async def test_cancelling_mine_does_not_cancel_yours(rig: Rig):
     assert mine.all(Picture) == []
 
 
+async def test_cancelled_while_its_jobs_are_committed_it_says_nothing_more(rig: Rig):
+    peer = ListeningPeer()
+    request = Request(1, peer, remaining=1)
+    original = rig.table.add
+
+    async def add_and_cancel(jobs):
+        added = await original(jobs)
+        await rig.generation.cancel(request)
+        return added
+
+    rig.table.add = add_and_cancel  # type: ignore[method-assign]
+    await rig.generation.generate(Generate(1, CAT), request)
+    assert peer.told == []
+    await rig.scheduler.dispatch()
+    assert rig.dispatcher.sent == []
+
+
 async def test_cancelling_a_queued_job_asks_nothing_of_redis(rig: Rig):
     request = await rig.generate(ListeningPeer(), Generate(1, CAT))
     rig.dispatcher.is_away = True
