@@ -40,6 +40,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
 mkdir -p "$home"
+: >"$log" # or the ready line of the last run would be read
 echo "starting Redis, a server and a worker (log: .demo/up.log) …"
 SECONDS=0
 SDQ_HOME="$home" .venv/bin/sdq up --port 0 </dev/null >"$log" 2>&1 &
