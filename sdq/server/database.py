@@ -140,9 +140,12 @@ class Database:
         return database
 
     async def _start(self) -> None:
+        # A path that cannot be opened is found out here: aiosqlite does not wait for its thread
+        # when connecting fails, and the thread then stumbles over a loop that is gone.
+        sqlite3.connect(self.path).close()
         # isolation_level=None: we say BEGIN ourselves.
-        connection = await aiosqlite.connect(self.path, isolation_level=None)
-        self._connection = connection
+        self._connection = connection = aiosqlite.connect(self.path, isolation_level=None)
+        await finish(connection)
         connection.row_factory = sqlite3.Row
         for pragma in (
             f"busy_timeout = {BUSY_TIMEOUT_MILLISECONDS}",

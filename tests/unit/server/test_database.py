@@ -321,3 +321,16 @@ async def test_finish_hands_on_the_error_and_prefers_the_cancel():
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_cancel_while_opening_leaves_the_directory_free(tmp_path: Path):
+    for pause in range(0, 60, 3):
+        task = asyncio.create_task(Database.open(tmp_path / "db"))
+        for _ in range(pause):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled():
+            await task.result().close()
+    database = await Database.open(tmp_path / "db")
+    await database.close()
