@@ -138,6 +138,8 @@ def _check_stdout(several: bool) -> None:
 
 
 def _in_folder(output: str) -> str:
+    if not output:
+        raise UsageError("-o is empty", hint="name a file, a folder/ or a pattern")
     if output.endswith("/") or Path(output).is_dir():
         return str(Path(escaped(output)) / DEFAULT_PATTERN)
     return output

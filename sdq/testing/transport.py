@@ -70,9 +70,12 @@ Handler = Callable[[ScriptedPeer, ClientMessage], Awaitable[None]]
 class ScriptedServer:
     """Greets, answers pings, keeps all it hears in ``heard``, hands requests to ``handler``."""
 
-    def __init__(self, handler: Handler, *, limits: Limits = LIMITS) -> None:
+    def __init__(
+        self, handler: Handler, *, limits: Limits = LIMITS, answers_cancel: bool = True
+    ) -> None:
         self.handler = handler
         self.limits = limits
+        self.answers_cancel = answers_cancel
         self.heard: list[ClientMessage] = []
         self.address = ""
         self.connections = 0
@@ -142,15 +145,14 @@ class ScriptedServer:
         elif isinstance(message, Ping):
             peer.send(Pong(message.number))
         elif not isinstance(message, Pong):
-            task = asyncio.ensure_future(_run(self.handler, peer, message))
+            task = asyncio.create_task(self._answer(peer, message))
             peer.tasks.add(task)
 
-
-async def _run(handler: Handler, peer: ScriptedPeer, message: ClientMessage) -> None:
-    if isinstance(message, Cancel):
-        peer.send(CancelReply(message.request_id, cancelled=1, kept=0))
-    else:
-        await handler(peer, message)
+    async def _answer(self, peer: ScriptedPeer, message: ClientMessage) -> None:
+        if not isinstance(message, Cancel):
+            await self.handler(peer, message)
+        elif self.answers_cancel:
+            peer.send(CancelReply(message.request_id, cancelled=1, kept=0))
 
 
 def resolved(draft: SpecDraft, index: int = 0) -> ImageSpec:
