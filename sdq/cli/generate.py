@@ -1,12 +1,15 @@
 """``sdq generate``."""
 
 import re
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from sdq.cli import options
 from sdq.errors import UsageError
+
+if TYPE_CHECKING:
+    from sdq.cli.drawing import Order
 
 _PICTURE = "The picture"
 _FILES = "Files and output"
@@ -131,16 +134,10 @@ def generate(
       sdq generate "a green square" -n 4 -o 'squares/{n:02}-{seed}.webp'
       sdq generate - -o pictures/ < prompts.txt
     """
-    from sdq.cli.drawing import Order, draw
-    from sdq.cli.files import Outputs
-    from sdq.cli.output import Sink
+    from sdq.cli.drawing import Order
     from sdq.protocol.messages import CachePolicy
     from sdq.spec import SpecDraft
 
-    many = prompt == "-"
-    outputs = Outputs(output, count=count, many_prompts=many, force=force)
-    if outputs.to_stdout and as_json:
-        raise UsageError("-o - and --json both want standard output", hint="choose one of them")
     if new and seed is not None:
         raise UsageError("--new draws a seed: leave --seed away")
     wide, high = _size(size, width, height)
@@ -155,19 +152,31 @@ def generate(
         scheduler=scheduler,
         seed=seed,
     )
-    order = Order(
-        prompt=None if many else prompt,
-        draft=draft,
-        new=new,
-        count=count,
-        cache=CachePolicy(cache),
-        wait=not no_wait,
-        timeout_seconds=timeout,
-    )
-    chosen = options.settings(client__server=server)
+    text = None if prompt == "-" else prompt
+    order = Order(text, draft, new, count, CachePolicy(cache), not no_wait, timeout)
+    return _run(order, output, server, force=force, as_json=as_json, quiet=quiet)
+
+
+def _run(
+    order: "Order",
+    output: str | None,
+    server: str | None,
+    *,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Everything that can be refused without a server is, before one is asked."""
+    from sdq.cli.drawing import draw
+    from sdq.cli.files import Outputs
+    from sdq.cli.output import Sink
+
+    outputs = Outputs(output, count=order.count, many_prompts=order.prompt is None, force=force)
+    if outputs.to_stdout and as_json:
+        raise UsageError("-o - and --json both want standard output", hint="choose one of them")
+    address = options.settings(client__server=server).client.server
     outputs.prepare()
-    sink = Sink(as_json=as_json, quiet=quiet)
-    return options.run(draw(chosen.client.server, order, outputs, sink))
+    return options.run(draw(address, order, outputs, Sink(as_json=as_json, quiet=quiet)))
 
 
 def _size(size: str | None, width: int | None, height: int | None) -> tuple[int | None, int | None]:
