@@ -10,7 +10,7 @@ STATED := pyproject.toml constraints.txt models/shapes/pyproject.toml
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench model clean
+.PHONY: help demo test check bench model terminal clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -33,6 +33,9 @@ bench: $(VENV)/.installed-dev ## Measure what the README claims
 model: $(VENV)/.installed ## Train the built-in model anew (MINUTES=240 OUT=.cache/shapes)
 	cd models/shapes && $(CURDIR)/$(BIN)/python -m training.make_model \
 		--minutes $(MINUTES) --out $(abspath $(OUT))
+
+terminal: $(VENV)/.installed-dev ## Record docs/terminal.svg anew (needs tmux)
+	$(BIN)/python examples/terminal.py
 
 clean: ## Remove what make and the tools have made; .venv too
 	rm -rf $(VENV) .demo .cache out.png dist build

@@ -28,6 +28,9 @@ TICK_SECONDS = 1.0
 WINDOW_FACTOR = 2
 """Jobs in Redis for each task that the workers can hold at once."""
 
+MAX_TOLD_JOBS = 500
+"""So many jobs from the front of the queue hear their position each second."""
+
 BEGIN_TIMEOUT_SECONDS = 10.0
 """A dispatched job that is in no queue and that no worker holds after so long was lost."""
 
@@ -159,12 +162,12 @@ class Scheduler:
         )
 
     async def tell_waiting(self) -> None:
-        """Position and reason for everybody whose job has not begun."""
+        """Position and reason for those at the front whose jobs have not begun."""
         if not len(self._subscriptions):
             return
         ahead: dict[str, int] = {}
         open_states = [JobState.QUEUED, JobState.DISPATCHED, JobState.RUNNING]
-        for job in await self._table.in_state(open_states):
+        for job in await self._table.in_state(open_states, MAX_TOLD_JOBS):
             position = ahead.setdefault(job.spec.model, 0)
             ahead[job.spec.model] += 1
             if job.state is JobState.RUNNING:
