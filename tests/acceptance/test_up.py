@@ -16,6 +16,8 @@ import pytest
 READY = re.compile(r"^sdq is ready at (\S+), drawing on (.+)$", re.MULTILINE)
 PROMPT = "a red circle on a blue background"
 
+pytestmark = pytest.mark.timeout(300)  # whole processes that load a model, on a busy machine
+
 
 class Up:
     """A running `sdq up`, its process and what it said."""
