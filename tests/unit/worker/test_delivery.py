@@ -1,0 +1,107 @@
+"""Events reach Redis, also one that was away for a while."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from sdq import broker
+from sdq.broker import Begun, Stepped
+from sdq.errors import UsageError
+from sdq.stack.redis import RedisServer
+from sdq.worker import delivery
+from sdq.worker.delivery import Delivery, connect
+
+EVENT = Begun("job1", 1, "worker")
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator["redis.Redis"]:
+    with connect(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def nobody(free_port: int) -> Iterator["redis.Redis"]:
+    """A client of a Redis that is not there."""
+    with connect(f"redis://127.0.0.1:{free_port}/0") as client:
+        yield client
+
+
+def events_in(client: "redis.Redis", stream: str) -> list[broker.WorkerEvent]:
+    entries = client.xrange(stream)
+    return [broker.read_event(fields[broker.EVENT_FIELD]) for _, fields in entries]
+
+
+def test_events_and_progress_have_streams_of_their_own(client: "redis.Redis") -> None:
+    speaker = Delivery(client)
+    speaker.announce("server1", EVENT)
+    assert speaker.deliver("server1", EVENT)
+    step = Stepped("job1", 1, "worker", 3, 4)
+    speaker.report("server1", step)
+    assert events_in(client, broker.events_stream("server1")) == [EVENT, EVENT]
+    assert events_in(client, broker.progress_stream("server1")) == [step]
+
+
+def test_progress_is_trimmed(client: "redis.Redis") -> None:
+    speaker = Delivery(client)
+    for number in range(broker.PROGRESS_STREAM_ENTRIES + 300):
+        speaker.report("server1", Stepped("job1", 1, "worker", number, 5_000))
+    assert client.xlen(broker.progress_stream("server1")) < broker.PROGRESS_STREAM_ENTRIES + 200
+
+
+def test_the_cancel_flag(client: "redis.Redis") -> None:
+    speaker = Delivery(client)
+    assert not speaker.is_cancelled("job1")
+    client.set(broker.cancel_flag("job1"), 1)
+    assert speaker.is_cancelled("job1")
+
+
+def test_an_event_waits_for_a_redis_that_comes_back(
+    tmp_path: Path, wait_for: Callable[[Callable[[], object]], None]
+) -> None:
+    told: list[bool] = []
+    with RedisServer(tmp_path) as server:
+        url = server.url
+    with connect(url) as client:
+        speaker = Delivery(client)
+        thread = threading.Thread(target=lambda: told.append(speaker.deliver("server1", EVENT)))
+        thread.start()
+        with RedisServer(tmp_path) as again:
+            assert again.url == url
+            thread.join(10)
+            assert told == [True]
+            assert events_in(client, broker.events_stream("server1")) == [EVENT]
+
+
+def test_patience_ends(nobody: "redis.Redis", caplog: pytest.LogCaptureFixture) -> None:
+    assert not Delivery(nobody, patience_seconds=0.1).deliver("server1", EVENT)
+    assert "job1: given up" in caplog.text
+
+
+def test_hurry_shortens_the_patience(
+    nobody: "redis.Redis", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "STOPPING_PATIENCE_SECONDS", 0.1)
+    speaker = Delivery(nobody)
+    told: list[bool] = []
+    thread = threading.Thread(target=lambda: told.append(speaker.deliver("server1", EVENT)))
+    thread.start()
+    speaker.hurry()
+    thread.join(5)
+    assert told == [False]
+
+
+def test_small_news_do_not_wait(nobody: "redis.Redis") -> None:
+    speaker = Delivery(nobody)
+    speaker.announce("server1", EVENT)
+    speaker.report("server1", Stepped("job1", 1, "worker", 1, 4))
+    assert not speaker.is_cancelled("job1")
+
+
+@pytest.mark.parametrize("url", ["host:6379", "http://host", "redis://host:port/0"])
+def test_an_address_that_is_none(url: str) -> None:
+    with pytest.raises(UsageError, match="address of Redis"):
+        connect(url)

@@ -1,0 +1,191 @@
+"""One thread draws; cancelling, failing and closing leave nobody waiting."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from sdq.errors import Cancelled, GenerationFailed, ModelError, ServerBusy
+from sdq.spec import ImageSpec
+from sdq.testing.pipeline import FakePipeline, picture_of
+from sdq.worker.engine import Engine, Pipeline
+
+WAIT_SECONDS = 10.0
+
+
+@contextmanager
+def running(pipeline: Pipeline, **options: Any) -> Iterator[Engine]:
+    engine = Engine(lambda: pipeline, **options)
+    engine.start()
+    engine.wait_ready(WAIT_SECONDS)
+    try:
+        yield engine
+    finally:
+        assert engine.close()
+
+
+def submit(engine: Engine, spec: ImageSpec, **options: Any) -> Any:
+    options = {"on_step": lambda step, steps: None, "is_cancelled": lambda: False} | options
+    return engine.submit(spec, **options)
+
+
+class Gate(FakePipeline):
+    """Stops before the last step until it is opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def draw(self, spec: ImageSpec, on_step: Callable[[int, int], None]) -> Any:
+        self.reached.set()
+        assert self.opened.wait(WAIT_SECONDS)
+        return super().draw(spec, on_step)
+
+
+def test_a_picture_with_its_steps(spec: ImageSpec) -> None:
+    steps: list[tuple[int, int]] = []
+    with running(FakePipeline()) as engine:
+        assert engine.seconds_per_step is None
+        drawn = submit(engine, spec, on_step=lambda *step: steps.append(step)).result(WAIT_SECONDS)
+        assert engine.seconds_per_step is not None
+    assert drawn.image.tobytes() == picture_of(spec).tobytes()
+    assert drawn.draw_seconds >= 0
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_all_is_drawn_by_one_thread_that_also_loads(spec: ImageSpec) -> None:
+    threads = set()
+
+    def load() -> Pipeline:
+        threads.add(threading.current_thread().name)
+        return FakePipeline()
+
+    engine = Engine(load)
+    engine.start()
+    futures = [
+        submit(engine, spec, on_step=lambda *_: threads.add(threading.current_thread().name))
+        for _ in range(3)
+    ]
+    for future in futures:
+        future.result(WAIT_SECONDS)
+    assert engine.close()
+    assert threads == {"sdq-engine"}
+
+
+def test_cancelled_between_two_steps(spec: ImageSpec) -> None:
+    steps: list[int] = []
+    with running(FakePipeline()) as engine:
+        future = submit(
+            engine,
+            spec,
+            on_step=lambda step, _: steps.append(step),
+            is_cancelled=lambda: len(steps) >= 2,
+        )
+        with pytest.raises(Cancelled):
+            future.result(WAIT_SECONDS)
+        assert steps == [1, 2]
+        assert submit(engine, spec).result(WAIT_SECONDS).image  # and it goes on
+
+
+def test_cancelled_before_it_is_begun(spec: ImageSpec) -> None:
+    pipeline = FakePipeline()
+    with running(pipeline) as engine, pytest.raises(Cancelled):
+        submit(engine, spec, is_cancelled=lambda: True).result(WAIT_SECONDS)
+    assert pipeline.drawn == []
+
+
+@pytest.mark.parametrize(
+    ("switch", "error", "text"),
+    [
+        ("fail_on", RuntimeError, "told to fail"),
+        ("out_of_memory_on", GenerationFailed, "not enough memory to draw 64x48: the fake device"),
+        ("nan_on", GenerationFailed, "NaN"),
+        ("black_on", GenerationFailed, "all black"),
+    ],
+)
+def test_failures_are_told_apart(
+    spec: ImageSpec, switch: str, error: type[Exception], text: str
+) -> None:
+    with running(FakePipeline(**{switch: "cat"})) as engine:  # type: ignore[arg-type]
+        future = submit(engine, spec)
+        with pytest.raises(error, match=text):
+            future.result(WAIT_SECONDS)
+        assert engine.seconds_per_step is None
+
+
+def test_the_inbox_is_bounded(spec: ImageSpec) -> None:
+    gate = Gate()
+    with running(gate, max_waiting=2) as engine:
+        first = submit(engine, spec)
+        assert gate.reached.wait(WAIT_SECONDS)
+        waiting = [submit(engine, spec) for _ in range(2)]
+        with pytest.raises(ServerBusy):
+            submit(engine, spec)
+        gate.opened.set()
+        for future in (first, *waiting):
+            assert future.result(WAIT_SECONDS)
+
+
+def test_what_waits_can_be_taken_back(spec: ImageSpec) -> None:
+    gate = Gate()
+    with running(gate) as engine:
+        first = submit(engine, spec)
+        assert gate.reached.wait(WAIT_SECONDS)
+        second = submit(engine, spec)
+        assert second.cancel()
+        gate.opened.set()
+        first.result(WAIT_SECONDS)
+    assert len(gate.drawn) == 1
+
+
+def test_closing_ends_the_picture_in_hand_and_those_that_wait(spec: ImageSpec) -> None:
+    pipeline = FakePipeline(seconds_per_step=0.05)
+    engine = Engine(lambda: pipeline)
+    engine.start()
+    begun = threading.Event()
+    first = submit(engine, spec, on_step=lambda *_: begun.set())
+    second = submit(engine, spec)
+    assert begun.wait(WAIT_SECONDS)
+    assert engine.close()
+    with pytest.raises(Cancelled):
+        first.result(0)
+    with pytest.raises(CancelledError):
+        second.result(0)
+    with pytest.raises(ServerBusy, match="stopping"):
+        submit(engine, spec)
+
+
+def test_closing_does_not_wait_for_a_step_that_hangs(spec: ImageSpec) -> None:
+    gate = Gate()
+    engine = Engine(lambda: gate)
+    engine.start()
+    submit(engine, spec)
+    assert gate.reached.wait(WAIT_SECONDS)
+    assert not engine.close(timeout_seconds=0.02)
+    gate.opened.set()
+    assert engine.close()
+
+
+@pytest.mark.parametrize("error", [ModelError("no such file"), RuntimeError("no such file")])
+def test_a_model_that_cannot_be_loaded(spec: ImageSpec, error: Exception) -> None:
+    def load() -> Pipeline:
+        raise error
+
+    engine = Engine(load)
+    engine.start()
+    with pytest.raises(ModelError, match="no such file"):
+        engine.wait_ready(WAIT_SECONDS)
+    with pytest.raises(ServerBusy):
+        submit(engine, spec)
+    assert engine.close()
+
+
+def test_the_speed_is_a_mean_that_forgets(spec: ImageSpec) -> None:
+    pipeline = FakePipeline()
+    with running(pipeline) as engine:
+        engine.seconds_per_step = 1.0
+        submit(engine, spec).result(WAIT_SECONDS)
+        assert engine.seconds_per_step == pytest.approx(0.7, abs=0.05)

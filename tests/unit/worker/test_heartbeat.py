@@ -1,0 +1,97 @@
+"""The heartbeat: there while the worker lives, gone when it ended well."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import redis
+
+from sdq import broker
+from sdq.broker import HEARTBEAT_TIMEOUT_SECONDS, Heartbeat
+from sdq.stack.redis import RedisServer
+from sdq.testing.worker import fake_config
+from sdq.worker.delivery import connect
+from sdq.worker.heartbeat import HeartbeatThread
+
+Wait = Callable[[Callable[[], object]], None]
+KEY = broker.heartbeat_key("worker")
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator["redis.Redis"]:
+    with connect(redis_url) as client:
+        yield client
+
+
+class Describer:
+    def __init__(self) -> None:
+        self.state = "loading"
+
+    def __call__(self) -> Heartbeat:
+        return Heartbeat(
+            worker_id="worker",
+            host="host",
+            models=fake_config("redis://").held(),
+            device="cpu",
+            state=self.state,
+            active=("job1",),
+            concurrency=2,
+            seconds_per_step=None,
+            versions={"sdq": "1"},
+            sent_at=time.time(),
+        )
+
+
+def read(client: "redis.Redis") -> Heartbeat | None:
+    data = client.get(KEY)
+    return broker.read_heartbeat(data) if isinstance(data, bytes) else None
+
+
+def test_a_life(client: "redis.Redis", wait_for: Wait) -> None:
+    describe = Describer()
+    thread = HeartbeatThread(client, "worker", describe)
+    thread.start()
+    wait_for(lambda: read(client))
+    beat = read(client)
+    assert beat is not None
+    assert msgspec.structs.replace(beat, sent_at=0) == msgspec.structs.replace(
+        describe(), sent_at=0
+    )
+    assert 0 < client.ttl(KEY) <= HEARTBEAT_TIMEOUT_SECONDS
+    score = client.zscore(broker.WORKERS_SET, "worker")
+    assert score == pytest.approx(time.time(), abs=5)  # the same clock, in this test
+    thread.stop()
+    assert not client.exists(KEY)
+    assert client.zcard(broker.WORKERS_SET) == 0
+
+
+def test_news_are_told_at_once(client: "redis.Redis", wait_for: Wait) -> None:
+    describe = Describer()
+    thread = HeartbeatThread(client, "worker", describe, interval_seconds=600)
+    thread.start()
+    wait_for(lambda: read(client))
+    describe.state = "ready"
+    thread.beat_soon()
+    wait_for(lambda: (beat := read(client)) and beat.state == "ready")
+    thread.stop()
+
+
+def test_a_redis_that_goes_and_comes_back_is_told_once_each(
+    tmp_path: Path, wait_for: Wait, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with RedisServer(tmp_path) as server, connect(server.url) as client:
+        thread = HeartbeatThread(client, "worker", Describer(), interval_seconds=0.01)
+        thread.start()
+        wait_for(lambda: read(client))
+        server.stop()
+        wait_for(lambda: "does not answer" in caplog.text)
+        time.sleep(0.2)  # several more beats
+        server.start()
+        wait_for(lambda: "answers again" in caplog.text)
+        wait_for(lambda: read(client))
+        thread.stop()
+    assert caplog.text.count("does not answer") == 1
+    assert caplog.text.count("answers again") == 1

@@ -1,0 +1,253 @@
+"""A job from its argument to its last event, with a real engine, a real Redis, a fake pipeline."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+import redis
+
+from sdq import broker, metadata
+from sdq.broker import Begun, Broke, Drawn, DrawTask, Stepped, Stopped
+from sdq.protocol.model import ModelFile, ModelManifest
+from sdq.spec import ImageSpec
+from sdq.testing.pipeline import FakePipeline
+from sdq.worker.delivery import Delivery, connect
+from sdq.worker.engine import Engine
+from sdq.worker.tasks import Identity, JobRunner
+
+Wait = Callable[[Callable[[], object]], None]
+VERSIONS = {"sdq": "1", "torch": "2", "diffusers": "3"}
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator["redis.Redis"]:
+    with connect(redis_url) as client:
+        yield client
+
+
+class Bench:
+    """A runner with what it needs, and what came out of it."""
+
+    def __init__(self, client: "redis.Redis", manifest: ModelManifest) -> None:
+        self.client, self.manifest = client, manifest
+        self.pipeline = FakePipeline(
+            fail_on="fail", out_of_memory_on="full", nan_on="nan", black_on="black"
+        )
+        self.engine = Engine(lambda: self.pipeline)
+        self.engine.start()
+        self.changes = 0
+        identity = Identity("worker", manifest, "fake", VERSIONS)
+        self.runner = JobRunner(
+            self.engine, Delivery(client), identity, on_change=self._count_change
+        )
+
+    def _count_change(self) -> None:
+        self.changes += 1
+
+    def task(self, spec: ImageSpec, **changes: Any) -> DrawTask:
+        task = DrawTask(
+            job_id="job1",
+            attempt=1,
+            server_id="server1",
+            spec=spec,
+            key="a" * 64,
+            fingerprint=self.manifest.fingerprint,
+        )
+        return msgspec.structs.replace(task, **changes)
+
+    def run(self, task: DrawTask) -> list[broker.WorkerEvent]:
+        self.runner.run(broker.to_argument(task))
+        return self.events
+
+    @property
+    def events(self) -> list[broker.WorkerEvent]:
+        return self._read(broker.events_stream("server1"))
+
+    @property
+    def steps(self) -> list[int]:
+        found = self._read(broker.progress_stream("server1"))
+        return [event.step for event in found if isinstance(event, Stepped)]
+
+    def _read(self, stream: str) -> list[broker.WorkerEvent]:
+        entries = self.client.xrange(stream)
+        return [broker.read_event(fields[broker.EVENT_FIELD]) for _, fields in entries]
+
+
+@pytest.fixture
+def bench(client: "redis.Redis", manifest: ModelManifest) -> Iterator[Bench]:
+    bench = Bench(client, manifest)
+    yield bench
+    assert bench.engine.close()
+
+
+def test_a_picture_with_its_story(bench: Bench, spec: ImageSpec) -> None:
+    begun, drawn = bench.run(bench.task(spec))
+    assert begun == Begun("job1", 1, "worker")
+    assert isinstance(drawn, Drawn)
+    assert (drawn.job_id, drawn.attempt, drawn.worker_id) == ("job1", 1, "worker")
+    provenance = metadata.read(drawn.image)
+    assert provenance is not None
+    assert provenance.spec == spec
+    assert provenance.key == "a" * 64
+    assert provenance.fingerprint == bench.manifest.fingerprint
+    assert (provenance.device, provenance.versions) == ("fake", VERSIONS)
+    assert bench.steps[-1] == 4
+    assert bench.changes == 2
+    assert bench.runner.active == ()
+
+
+def test_the_same_spec_gives_the_same_bytes(bench: Bench, spec: ImageSpec) -> None:
+    bench.run(bench.task(spec))
+    events = bench.run(bench.task(spec, job_id="job2"))
+    first, second = (event.image for event in events if isinstance(event, Drawn))
+    assert first == second
+
+
+def test_progress_costs_about_ten_news_a_second(bench: Bench, spec: ImageSpec) -> None:
+    bench.pipeline.seconds_per_step = 0.005
+    bench.run(bench.task(msgspec.structs.replace(spec, num_inference_steps=60)))
+    assert bench.steps == sorted(set(bench.steps))
+    assert 2 <= len(bench.steps) <= 20
+    assert bench.steps[-1] == 60
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message", "retryable"),
+    [
+        ("fail", "RuntimeError: the fake pipeline was told to fail", True),
+        ("full", "not enough memory", False),
+        ("nan", "NaN", False),
+        ("black", "all black", False),
+    ],
+)
+def test_failures(
+    bench: Bench, spec: ImageSpec, prompt: str, message: str, retryable: bool
+) -> None:
+    _, broke = bench.run(bench.task(msgspec.structs.replace(spec, prompt=prompt)))
+    assert isinstance(broke, Broke)
+    assert message in broke.message
+    assert (broke.code, broke.retryable) == ("generation_failed", retryable)
+
+
+def test_another_models_job_is_refused(bench: Bench, spec: ImageSpec) -> None:
+    (broke,) = bench.run(bench.task(spec, fingerprint="b" * 64))
+    assert isinstance(broke, Broke)
+    assert broke.retryable
+    assert "other files" in broke.message
+    assert bench.pipeline.drawn == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"width": 2048},
+        {"width": 60},
+        {"height": 4096, "width": 8},
+        {"scheduler": "magic"},
+    ],
+)
+def test_what_the_model_cannot_draw_is_refused(
+    bench: Bench, spec: ImageSpec, changes: dict[str, Any]
+) -> None:
+    (broke,) = bench.run(bench.task(msgspec.structs.replace(spec, **changes)))
+    assert isinstance(broke, Broke)
+    assert (broke.code, broke.retryable) == ("invalid_spec", False)
+    assert bench.pipeline.drawn == []
+
+
+def test_too_many_steps(bench: Bench, spec: ImageSpec) -> None:
+    limits = msgspec.structs.replace(bench.manifest.limits, max_steps=3)
+    bench.manifest = msgspec.structs.replace(bench.manifest, limits=limits)
+    identity = Identity("worker", bench.manifest, "fake", VERSIONS)
+    bench.runner = JobRunner(bench.engine, Delivery(bench.client), identity)
+    (broke,) = bench.run(bench.task(spec))
+    assert isinstance(broke, Broke)
+    assert "at most 3 steps" in broke.message
+
+
+@pytest.mark.parametrize("arguments", [(), ({},), (5,), ({}, {}), ({"job_id": "x"},)])
+def test_arguments_that_cannot_be_read(
+    bench: Bench, arguments: tuple[object, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.runner.run(*arguments)
+    assert "cannot be read" in caplog.text
+    assert bench.events == []
+
+
+def test_named_arguments_are_not_ours(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.runner.run({}, more=1)
+    assert "cannot be read" in caplog.text
+
+
+def in_a_thread(bench: Bench, task: DrawTask) -> threading.Thread:
+    thread = threading.Thread(target=bench.run, args=(task,))
+    thread.start()
+    return thread
+
+
+def test_the_cancel_flag_stops_a_job_within_a_few_steps(
+    bench: Bench, spec: ImageSpec, wait_for: Wait
+) -> None:
+    bench.pipeline.seconds_per_step = 0.02
+    thread = in_a_thread(bench, bench.task(msgspec.structs.replace(spec, num_inference_steps=400)))
+    wait_for(lambda: bench.steps)
+    bench.client.set(broker.cancel_flag("job1"), 1)
+    thread.join(5)
+    assert bench.events == [Begun("job1", 1, "worker"), Stopped("job1", 1, "worker")]
+    assert bench.steps[-1] < 100
+
+
+def test_a_job_that_waits_for_the_engine_is_cancelled_at_once(
+    bench: Bench, spec: ImageSpec, wait_for: Wait
+) -> None:
+    bench.pipeline.seconds_per_step = 0.02
+    long = msgspec.structs.replace(spec, num_inference_steps=400)
+    first = in_a_thread(bench, bench.task(long, job_id="job1"))
+    wait_for(lambda: bench.pipeline.drawn)
+    second = in_a_thread(bench, bench.task(long, job_id="job2"))
+    wait_for(lambda: bench.runner.active == ("job1", "job2"))
+    bench.client.set(broker.cancel_flag("job2"), 1)
+    second.join(5)
+    assert bench.events[-1] == Stopped("job2", 1, "worker")
+    assert first.is_alive()
+    bench.client.set(broker.cancel_flag("job1"), 1)
+    first.join(5)
+    assert len(bench.pipeline.drawn) == 1
+
+
+def test_the_same_attempt_twice_is_drawn_once(
+    bench: Bench, spec: ImageSpec, wait_for: Wait
+) -> None:
+    bench.pipeline.seconds_per_step = 0.05
+    thread = in_a_thread(bench, bench.task(spec))
+    wait_for(lambda: bench.runner.active)
+    bench.runner.run(broker.to_argument(bench.task(spec)))
+    thread.join(5)
+    assert [type(event) for event in bench.events] == [Begun, Drawn]
+    assert len(bench.pipeline.drawn) == 1
+
+
+def test_dropping_all_hands_the_jobs_back(bench: Bench, spec: ImageSpec, wait_for: Wait) -> None:
+    bench.pipeline.seconds_per_step = 0.05
+    long = msgspec.structs.replace(spec, num_inference_steps=400)
+    threads = [in_a_thread(bench, bench.task(long, job_id=name)) for name in ("job1", "job2")]
+    wait_for(lambda: bench.pipeline.drawn)
+    bench.runner.drop_all()
+    for thread in threads:
+        thread.join(5)
+    ends = [event for event in bench.events if isinstance(event, Broke)]
+    assert sorted(event.job_id for event in ends) == ["job1", "job2"]
+    assert all(event.retryable and "was stopped" in event.message for event in ends)
+
+
+def test_the_model_hash_is_that_of_the_largest_weights(manifest: ModelManifest) -> None:
+    files = (
+        ModelFile("config.json", 999, "1" * 64, ()),
+        ModelFile("vae/w.safetensors", 10, "2" * 64, ()),
+        ModelFile("unet/w.safetensors", 20, "3" * 64, ()),
+        ModelFile("text/w.safetensors", None, "4" * 64, ()),
+    )
+    held = msgspec.structs.replace(manifest, files=files)
+    assert Identity("w", held, "cpu", {}).model_hash == "3" * 10
