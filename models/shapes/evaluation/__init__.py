@@ -1,0 +1,1 @@
+"""Judging the model by pixels: which prompts it is asked, and what its pictures show."""
