@@ -17,9 +17,9 @@ JSON_INTERVAL_SECONDS = 0.5
 Report = Callable[["InstallProgress"], None]
 
 _WORDS = {
-    "download": "fetching {}",
-    "verify": "verifying {}",
-    "canary": "drawing a first picture: {}",
+    "download": "fetching",
+    "verify": "verifying",
+    "canary": "drawing a first picture",
 }
 
 
@@ -36,7 +36,8 @@ def reporter(as_json: bool) -> Iterator[Report]:
 
 
 def _what(progress: "InstallProgress") -> str:
-    return _WORDS.get(progress.phase, "").format(plain(progress.file))
+    words = _WORDS.get(progress.phase, "")
+    return f"{words} {plain(progress.file)}" if words and progress.file else words
 
 
 def _json_reporter() -> Report:
@@ -62,14 +63,15 @@ def _json_reporter() -> Report:
 
 
 def _line_reporter() -> Report:
-    last: object = None
+    """Each file that is fetched, and the other phases once: a model may have dozens of files."""
+    told: set[str] = set()
 
     def report(progress: "InstallProgress") -> None:
-        nonlocal last
-        step = (progress.phase, progress.file)
-        if step != last and (what := _what(progress)):
+        is_fetched = progress.phase == "download"
+        what = _what(progress) if is_fetched else _WORDS.get(progress.phase, "")
+        if what and what not in told:
+            told.add(what)
             tell(what)
-        last = step
 
     return report
 

@@ -8,7 +8,15 @@ import typer
 
 from sdq.cli import options
 from sdq.cli.asking import ask
-from sdq.cli.output import as_bytes, as_duration, print_data, print_json, print_table, tell
+from sdq.cli.output import (
+    as_bytes,
+    as_duration,
+    as_pictures,
+    print_data,
+    print_json,
+    print_table,
+    tell,
+)
 from sdq.errors import UsageError
 
 if TYPE_CHECKING:
@@ -91,7 +99,7 @@ def rm(keys: Keys, server: options.Server = None, as_json: options.Json = False)
     if as_json:
         print_json({"pictures": pictures, "freed_bytes": freed_bytes})
     else:
-        print_data(f"{pictures} pictures removed, {as_bytes(freed_bytes)} freed")
+        print_data(f"{as_pictures(pictures)} removed, {as_bytes(freed_bytes)} freed")
 
 
 @app.command()
@@ -136,7 +144,7 @@ def stats(server: options.Server = None, as_json: options.Json = False) -> None:
         print_json({name: getattr(status, name) for name in names})
         return
     share = status.library_bytes / status.library_max_bytes if status.library_max_bytes else 1.0
-    print_data(f"{status.pictures} pictures")
+    print_data(as_pictures(status.pictures))
     print_data(
         f"{as_bytes(status.library_bytes)} of {as_bytes(status.library_max_bytes)} ({share:.0%})"
     )

@@ -35,7 +35,7 @@ def list_models(server: options.Server = None, as_json: options.Json = False) ->
             print_json(msgspec.to_builtins(model))
         return
     print_table(
-        ("MODEL", "WORKERS", "SIZE", "STEPS", "SCHEDULER", "BYTES", "LICENSE", "TITLE"),
+        ("MODEL", "WORKERS", "SIZE", "STEPS", "SCHEDULER", "BYTES", "TITLE", "LICENSE"),
         [_row(model) for model in models],
     )
 
@@ -49,6 +49,6 @@ def _row(model: "ModelInfo") -> tuple[object, ...]:
         defaults.num_inference_steps,
         defaults.scheduler,
         "-" if model.size_bytes is None else as_bytes(model.size_bytes),
-        model.license,
         model.title,
+        model.license,
     )

@@ -87,6 +87,11 @@ def as_bytes(size_bytes: float) -> str:
     return f"{size_bytes:.1f} TiB"
 
 
+def as_pictures(count: int) -> str:
+    """``1 picture``, ``2 pictures``."""
+    return "1 picture" if count == 1 else f"{count} pictures"
+
+
 def as_duration(seconds: float) -> str:
     """A time for people: ``0.6 s``, ``12 s``, ``3 min``, ``5 h``, ``2 d``."""
     if seconds < 120:

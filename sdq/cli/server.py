@@ -4,7 +4,7 @@ import typer
 
 from sdq.cli import options
 from sdq.cli.asking import ask
-from sdq.cli.output import as_bytes, print_data, print_json
+from sdq.cli.output import as_bytes, as_pictures, print_data, print_json
 from sdq.cli.status import show_status
 
 app = typer.Typer()
@@ -48,7 +48,9 @@ def prune(server: options.Server = None, as_json: options.Json = False) -> None:
     if as_json:
         print_json({"pictures": removed.pictures, "freed_bytes": removed.freed_bytes})
     else:
-        print_data(f"{removed.pictures} pictures removed, {as_bytes(removed.freed_bytes)} freed")
+        print_data(
+            f"{as_pictures(removed.pictures)} removed, {as_bytes(removed.freed_bytes)} freed"
+        )
 
 
 @app.command()

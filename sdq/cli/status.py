@@ -4,7 +4,15 @@ from typing import TYPE_CHECKING
 
 from sdq.cli import options
 from sdq.cli.asking import ask
-from sdq.cli.output import as_bytes, as_duration, plain, print_data, print_json, print_table
+from sdq.cli.output import (
+    as_bytes,
+    as_duration,
+    as_pictures,
+    plain,
+    print_data,
+    print_json,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from sdq.protocol.messages import Status, WorkerStatus
@@ -39,7 +47,7 @@ def _print(answer: "Status") -> None:
         "server": f"{plain(answer.server)}, up for {as_duration(answer.uptime_seconds)}",
         "redis": plain(answer.redis),
         "queue": f"{answer.running} being drawn, {waiting} waiting",
-        "library": f"{answer.pictures} pictures, {as_bytes(answer.library_bytes)} of "
+        "library": f"{as_pictures(answer.pictures)}, {as_bytes(answer.library_bytes)} of "
         f"{as_bytes(answer.library_max_bytes)}, kept for {days}",
         "workers": "" if answer.workers else "none online: `sdq worker run` starts one",
     }
