@@ -40,6 +40,8 @@ class Stream(Generic[Incoming]):
         self._max_outbox_bytes = max_outbox_bytes
         self._write_timeout_seconds = write_timeout_seconds
         self._sent_bytes = 0
+        self._clock = asyncio.get_running_loop().time
+        self._heard_at = self._clock()
         self._events: deque[Incoming | ProtocolError] = deque()
 
     @property
@@ -53,6 +55,15 @@ class Stream(Generic[Incoming]):
         """The address under which the peer reached us."""
         name = self._writer.get_extra_info("sockname")
         return str(name[0]) if isinstance(name, tuple) else ""
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long nothing has come. Cheaper to look at now and then than a timer for each read."""
+        return self._clock() - self._heard_at
+
+    def hang_up(self) -> None:
+        """Ends the connection once the outbox is sent; `receive` then sees its end."""
+        self._writer.close()
 
     async def receive(
         self, timeout_seconds: float | None = None
@@ -74,15 +85,18 @@ class Stream(Generic[Incoming]):
         return self._events.popleft()
 
     async def _read(self, timeout_seconds: float | None) -> bytes:
-        deadline = asyncio.timeout(timeout_seconds)
+        if timeout_seconds is None:
+            return await self._read_now()
+        async with asyncio.timeout(timeout_seconds):
+            return await self._read_now()
+
+    async def _read_now(self) -> bytes:
         try:
-            async with deadline:
-                return await self._reader.read(READ_CHUNK_BYTES)
-        except OSError as error:
-            # A TimeoutError of the network itself (ETIMEDOUT) is a broken line, not silence.
-            if deadline.expired():
-                raise
+            data = await self._reader.read(READ_CHUNK_BYTES)
+        except OSError as error:  # ETIMEDOUT too: that is a broken line, not silence
             raise ConnectionFailed(f"the connection broke: {error}") from error
+        self._heard_at = self._clock()
+        return data
 
     def send(self, message: msgspec.Struct) -> None:
         """Puts a message into the outbox; never waits."""

@@ -19,7 +19,7 @@ from sdq.protocol.constants import (
     MAX_REQUEST_BYTES,
     MAX_REQUESTS_IN_FLIGHT,
 )
-from sdq.protocol.messages import ErrorReply, Limits
+from sdq.protocol.messages import ClientMessage, ErrorReply, Limits
 from sdq.protocol.stream import Stream
 from sdq.server.catalog import Catalog
 from sdq.server.database import Database
@@ -53,7 +53,8 @@ class Server:
         self._settings = settings
         self._worker_redis_url = worker_redis_url
         self._limits = limits_of(settings.server)
-        self._sessions: set[asyncio.Task[None]] = set()
+        self._connections: set[asyncio.Task[None]] = set()
+        self._sessions: set[Session] = set()
         self._owned = AsyncExitStack()
         self._background: list[asyncio.Task[None]] = []
 
@@ -171,6 +172,8 @@ class Server:
         loop = asyncio.get_running_loop()
         next_prune = loop.time()
         while True:
+            for session in tuple(self._sessions):
+                session.end_if_silent()
             try:
                 await self._library.flush_used()
                 if loop.time() >= next_prune:
@@ -198,28 +201,39 @@ class Server:
 
         async def stop_listening() -> None:
             listener.close()
-            await _end(list(self._sessions))
+            await _end(list(self._connections))
 
         self._owned.push_async_callback(stop_listening)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._sessions.add(task)
+        self._connections.add(task)
         connection = ServerConnection(self._limits)
         stream = Stream(connection, reader, writer)
         try:
-            if len(self._sessions) > self._settings.server.max_connections:
-                busy = ServerBusy("this server has no connection left", hint="try again later")
-                stream.send_error(ErrorReply(None, busy.code, busy.message, busy.hint))
-                await stream.linger()
-                await stream.close()
+            if len(self._connections) > self._settings.server.max_connections:
+                await _turn_away(stream)
             else:
-                await Session(stream, connection, self._handlers, self._limits).run()
+                await self._serve(Session(stream, connection, self._handlers, self._limits))
         except asyncio.CancelledError:
             pass  # the server is closing; asyncio would log a cancelled callback as a defect
         finally:
-            self._sessions.discard(task)
+            self._connections.discard(task)
+
+    async def _serve(self, session: Session) -> None:
+        self._sessions.add(session)
+        try:
+            await session.run()
+        finally:
+            self._sessions.discard(session)
+
+
+async def _turn_away(stream: Stream[ClientMessage]) -> None:
+    busy = ServerBusy("this server has no connection left", hint="try again later")
+    stream.send_error(ErrorReply(None, busy.code, busy.message, busy.hint))
+    await stream.linger()
+    await stream.close()
 
 
 def limits_of(settings: ServerSettings) -> Limits:

@@ -71,7 +71,7 @@ class Session:
             if await self._greet():
                 await self._serve()
         except TimeoutError:
-            self._complain(None, ProtocolError("nothing came for too long: the line is closed"))
+            self._complain(None, ProtocolError("no Hello came in time: the line is closed"))
         except ConnectionFailed as error:
             log.debug("%s: %s", self._stream.peer, error)
         finally:
@@ -79,6 +79,15 @@ class Session:
                 await self._end()
             finally:  # also when the server closes while the client's leaving is written down
                 await self._stream.close()
+
+    def end_if_silent(self) -> None:
+        """Ends the connection of a client of which nothing was heard, pings included, for long.
+
+        The server looks every few seconds: a timer for each read would cost every hit.
+        """
+        if self._stream.silent_seconds > self._limits.idle_timeout_seconds:
+            self._complain(None, ProtocolError("nothing came for too long: the line is closed"))
+            self._stream.hang_up()
 
     async def _greet(self) -> bool:
         first = await self._stream.receive(HANDSHAKE_TIMEOUT_SECONDS)
@@ -92,7 +101,7 @@ class Session:
 
     async def _serve(self) -> None:
         while True:
-            event = await self._stream.receive(self._limits.idle_timeout_seconds)
+            event = await self._stream.receive()
             if event is None:
                 return
             if isinstance(event, InvalidMessage):

@@ -197,6 +197,33 @@ async def test_one_connection_too_many_is_told_so(settings: Settings, redis_url:
         await server.close()
 
 
+async def test_a_silent_client_is_let_go_and_one_that_pings_is_not(
+    settings: Settings, redis_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sdq.server.server.IDLE_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr("sdq.server.server.HOUSEKEEPING_SECONDS", 0.1)
+    server = await Server.start(settings, redis_url=redis_url)
+    silent = Raw(*await asyncio.open_connection("127.0.0.1", server.port))
+    lively = Raw(*await asyncio.open_connection("127.0.0.1", server.port))
+    try:
+        for line in (silent, lively):
+            line.send(HELLO)
+            await line.read()
+        silence = asyncio.create_task(silent.read())
+        while not silence.done():
+            lively.send({"type": "ping", "number": 1})
+            assert (await lively.read())["type"] == "pong"
+            await asyncio.sleep(0.1)
+        assert "too long" in str((await silence)["message"])
+        assert await silent.is_closed()
+        lively.send({"type": "ping", "number": 2})
+        assert await lively.read() == {"type": "pong", "number": 2}
+    finally:
+        await silent.close()
+        await lively.close()
+        await server.close()
+
+
 async def test_closing_the_server_ends_all_sessions(settings: Settings, redis_url: str):
     server = await Server.start(settings, redis_url=redis_url)
     line = Raw(*await asyncio.open_connection("127.0.0.1", server.port))
