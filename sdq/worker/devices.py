@@ -1,5 +1,6 @@
 """Which device draws, and with which numbers."""
 
+import os
 import platform
 from typing import Any
 
@@ -56,6 +57,10 @@ def available() -> list[str]:
 
 
 def _torch() -> Any:
+    # Read when torch's OpenMP is loaded, so it must be set before. Threads that spin while they
+    # wait make drawing on a CPU ten times slower as soon as another process wants a core, and
+    # `sdq up` has a server and a Redis beside the worker: bench/neighbours.py.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         import torch
     except ImportError as error:
