@@ -220,7 +220,7 @@ def _ball_colours() -> dict[str, Rgb]:
 def _off(item: Item, thing: Thing) -> float:
     """How far the object's colour is from the one asked, whether painted flat or as a ball."""
     off = float(_distance(np.array(COLOURS[thing.colour]), item.rgb))
-    if thing.shape == "ball":
+    if "ball" in (thing.shape, item.shape):
         off = min(off, float(_distance(_ball_colours()[thing.colour], item.rgb)))
     return off
 
