@@ -76,9 +76,15 @@ class HeartbeatThread:
                 pipe.execute()
         except redis.RedisError as error:
             if not self._away:
-                _log.warning("Redis does not answer: %s; waiting for it to come back", error)
+                _log.warning(_complaint(error))
             self._away = True
         else:
             if self._away:
                 _log.info("Redis answers again")
             self._away = False
+
+
+def _complaint(error: redis.RedisError) -> str:
+    if isinstance(error, redis.AuthenticationError):
+        return f"Redis refuses us: {error}; run `sdq worker install` to learn its new password"
+    return f"Redis does not answer: {error}; waiting for it to come back"

@@ -98,7 +98,6 @@ def _known(home: Home) -> models.WorkerConfig | None:
 
 def _fetch_all(manifest: ModelManifest, folder: Path, report: Report) -> bool:
     """Brings all files; True when one had to be fetched."""
-    folder.mkdir(parents=True, exist_ok=True)
     stamps = models.read_stamps(folder)
     sizes = [file.size_bytes for file in manifest.files]
     total_bytes = 0 if None in sizes else sum(size or 0 for size in sizes)

@@ -17,7 +17,7 @@ import msgspec
 
 from sdq.broker import HeldModel, WorkerId
 from sdq.config import Home
-from sdq.errors import ModelError, UsageError
+from sdq.errors import ModelError, OutputError, UsageError
 from sdq.protocol.model import ModelFile, ModelManifest, Sha256
 from sdq.worker.download import place, sha256_of
 
@@ -98,17 +98,29 @@ def save_config(home: Home, config: WorkerConfig) -> None:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """A file of mode 0600, written beside its place and renamed into it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A file of mode 0600, written beside its place and renamed into it.
+
+    Raises `OutputError` when that is not possible; the old file stays as it was.
+    """
     beside = path.with_name(path.name + ".new")
-    with contextlib.suppress(FileNotFoundError):
-        beside.unlink()
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as writer:  # noqa: PTH123 - a descriptor, for its mode
-        writer.write(data)
-        writer.flush()
-        os.fsync(writer.fileno())
-    beside.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.unlink(missing_ok=True)
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "wb") as writer:  # noqa: PTH123 - a descriptor, for its mode
+            writer.write(data)
+            writer.flush()
+            os.fsync(writer.fileno())
+        beside.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot write {path}: {error.strerror or error}",
+        hint="make room or mend the permissions; SDQ_HOME chooses another place",
+    )
 
 
 # ---------------------------------------------------------------- are the files right?
@@ -122,9 +134,13 @@ def is_right(folder: Path, file: ModelFile, stamps: dict[str, FileStamp]) -> boo
     """
     path = place(folder, file.path)
     try:
-        found = path.stat()
+        return _is_right(path, file, stamps)
     except OSError:
         return False
+
+
+def _is_right(path: Path, file: ModelFile, stamps: dict[str, FileStamp]) -> bool:
+    found = path.stat()
     stamp = stamps.get(file.path)
     if (
         stamp is not None
@@ -150,13 +166,15 @@ def check_files(home: Home, manifest: ModelManifest) -> Path:
     for file in manifest.files:
         if not is_right(folder, file, stamps):
             path = folder / file.path
-            what = "has changed since it was installed" if path.exists() else "is missing"
+            what = "has changed since it was installed"
+            if not os.access(path, os.R_OK):
+                what = "cannot be read" if path.exists() else "is missing"
             raise ModelError(
                 f"{path} {what}: this worker will not draw with {manifest.model_id}",
                 hint=REPAIR_HINT,
             )
     if stamps != before:
-        with contextlib.suppress(OSError):  # a read-only folder: hashed again next time
+        with contextlib.suppress(OutputError):  # a read-only folder: hashed again next time
             write_stamps(folder, stamps)
     return folder
 
@@ -183,8 +201,12 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool]:
 
     The system lets go of it when the process ends, however it ends.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as holder:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        holder = path.open("a")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    with holder:
         try:
             fcntl.flock(holder, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:

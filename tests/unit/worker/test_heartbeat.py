@@ -95,3 +95,15 @@ def test_a_redis_that_goes_and_comes_back_is_told_once_each(
         thread.stop()
     assert caplog.text.count("does not answer") == 1
     assert caplog.text.count("answers again") == 1
+
+
+def test_a_wrong_password_says_what_to_do(
+    redis_url: str, wait_for: Wait, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrong = "redis://:wrong@" + redis_url.split("@")[1]
+    with connect(wrong) as client:
+        thread = HeartbeatThread(client, "worker", Describer())
+        thread.start()
+        wait_for(lambda: "sdq worker install" in caplog.text)
+        thread.stop()
+    assert "wrong" not in caplog.text

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from sdq.config import Home
-from sdq.errors import DownloadError, ModelError, UsageError
+from sdq.errors import DownloadError, ModelError, OutputError, UsageError
 from sdq.protocol.model import ModelFile, ModelManifest, fingerprint_of
 from sdq.testing.worker import fake_config
 from sdq.worker import models
@@ -156,3 +156,21 @@ def test_a_lock_is_held_by_one_process_and_freed_by_its_end(tmp_path: Path) -> N
         assert alone
         assert in_another_process() == "False"
     assert in_another_process() == "True"
+
+
+def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file where the folder should be")
+    home = Home(tmp_path / "home")
+    with pytest.raises(OutputError, match="cannot write") as caught:
+        models.save_config(home, fake_config("redis://"))
+    assert "SDQ_HOME" in caught.value.hint
+    with pytest.raises(OutputError), models.locked(home.worker_dir / "lock", wait=True):
+        pass
+
+
+def test_a_file_that_cannot_be_read_is_not_called_changed(home: Home, held: ModelManifest) -> None:
+    folder = models.check_files(home, held)
+    (folder / "config.json").unlink()
+    (folder / "config.json").mkdir()
+    with pytest.raises(ModelError, match=r"config\.json"):
+        models.check_files(home, held)
