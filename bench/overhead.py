@@ -9,10 +9,10 @@ machine's drift cancels.
 
 import argparse
 import asyncio
+import os
 import statistics
 import time
 
-import torch
 from measure import machine, running, spread
 from sdq_shapes import folder
 
@@ -22,7 +22,17 @@ from sdq.spec import ImageSpec, SpecDraft
 
 
 def load_pipeline() -> object:
+    # As sdq's worker does, or this process would draw ten times slower beside it: neighbours.py.
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    import torch
+    import transformers
     from diffusers import DiffusionPipeline
+    from diffusers.utils import logging
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
     pipeline = DiffusionPipeline.from_pretrained(str(folder()), dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
@@ -30,6 +40,8 @@ def load_pipeline() -> object:
 
 
 def draw(pipeline: object, spec: ImageSpec) -> None:
+    import torch
+
     pipeline(  # type: ignore[operator]
         spec.prompt,
         num_inference_steps=spec.num_inference_steps,
