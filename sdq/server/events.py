@@ -21,7 +21,7 @@ from sdq.broker import (
     progress_stream,
     read_event,
 )
-from sdq.errors import ProtocolError
+from sdq.errors import ProtocolError, StackError
 
 log = logging.getLogger(__name__)
 
@@ -52,17 +52,23 @@ class EventReader:
         self.trouble = "not connected yet"  # empty while Redis answers
 
     async def run(self) -> None:
-        """Never returns; survives Redis being away for as long as it takes."""
+        """Never returns; survives Redis being away and a full disk for as long as it takes."""
         failures = 0
         while True:
             try:
                 await self._read_on()
             except (RedisError, OSError) as error:
-                if not self.trouble or not failures:
+                if not self.trouble:  # it answered until now
+                    failures = 0
+                if not failures:
                     log.warning("Redis does not answer, jobs are kept: %s", error)
                 self.trouble = f"does not answer: {error}"
                 await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
                 failures += 1
+            except StackError as error:
+                # The event is still in its stream, and is read again once there is room.
+                log.error("what a worker said cannot be written down: %s", error)
+                await asyncio.sleep(RETRY_SECONDS[-1])
 
     async def _read_on(self) -> None:
         await self._greet()

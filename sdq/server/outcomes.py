@@ -56,7 +56,12 @@ class Outcomes:
         job = await self._table.get(event.job_id)
         if job is None or job.attempt != event.attempt:
             return
-        if await self._table.move(job.job_id, JobState.RUNNING, worker_id=event.worker_id):
+        try:
+            moved = await self._table.move(job.job_id, JobState.RUNNING, worker_id=event.worker_id)
+        except StackError as error:  # a full disk must not hold up the pictures behind this
+            log.error("job %s: its beginning cannot be written down: %s", job.job_id, error)
+            return
+        if moved:
             for subscription in self._subscriptions.of(event.job_id):
                 subscription.progress(JobState.RUNNING)
 
@@ -72,16 +77,17 @@ class Outcomes:
         try:
             if job.keep:
                 await self._library.put(job.key, job.spec, event.image, event.draw_seconds)
+            await self._table.move(job.job_id, JobState.SUCCEEDED, draw_seconds=event.draw_seconds)
         except StackError as error:
-            await self._undeliverable(job, event, error)
-            return
-        await self._table.move(job.job_id, JobState.SUCCEEDED, draw_seconds=event.draw_seconds)
+            await self._cannot_keep(job, error)
         self._subscriptions.deliver(job, event.image, event.draw_seconds)
 
-    async def _undeliverable(self, job: Job, event: Drawn, error: StackError) -> None:
-        """It cannot be kept (the disk is full, say); those who wait get it all the same."""
+    async def _cannot_keep(self, job: Job, error: StackError) -> None:
+        """The disk is full, say; those who wait get the picture all the same.
+
+        The state first: whoever joins until it is written is among those who get the picture.
+        """
         log.error("job %s: the picture cannot be kept: %s", job.job_id, error)
-        self._subscriptions.deliver(job, event.image, event.draw_seconds)
         try:
             await self._table.move(
                 job.job_id, JobState.FAILED, error_code=error.code, error_message=str(error)
@@ -102,8 +108,7 @@ class Outcomes:
         job = await self._table.get(event.job_id)
         if job is None or job.attempt != event.attempt or job.state in FINAL_STATES:
             return
-        # The flag was meant for a request that has been made again since: draw it after all.
-        await self._table.move(job.job_id, JobState.QUEUED)
+        await self.lost(job, "a worker stopped it, and it is wanted")
 
     async def lost(self, job: Job, cause: str, code: str = GenerationFailed.code) -> None:
         """An attempt came to nothing: the job waits again, or fails with its last cause."""

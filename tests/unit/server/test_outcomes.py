@@ -146,3 +146,52 @@ async def test_a_full_disk_does_not_take_the_picture_from_who_waits(
     now = await rig.table.get(job.job_id)
     assert now is not None
     assert (now.state, now.error_message) == (JobState.FAILED, "the disk of the library is full")
+
+
+async def test_whoever_joins_while_the_disk_is_full_gets_the_picture_too(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+):
+    job = await dispatched(rig, ListeningPeer())
+    late = ListeningPeer()
+
+    async def full(*_: object) -> None:
+        raise StackError("the disk of the library is full")
+
+    original = rig.table.move
+
+    async def move(job_id: str, after: JobState, **changes: object) -> Job | None:
+        if after is JobState.FAILED:
+            await rig.generate(late, ASK)
+        return await original(job_id, after, **changes)
+
+    monkeypatch.setattr(rig.library, "put", full)
+    monkeypatch.setattr(rig.table, "move", move)
+    await rig.outcomes.apply(drawn(job, png()))
+    assert len(late.all(Picture)) == 1
+
+
+async def test_a_table_that_cannot_be_written_holds_up_no_picture(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+):
+    peer = ListeningPeer()
+    job = await dispatched(rig, peer)
+
+    async def full(*_: object, **__: object) -> None:
+        raise StackError("the disk is full")
+
+    monkeypatch.setattr(rig.table, "move_many", full)
+    await rig.outcomes.apply(begun(job))
+    await rig.outcomes.apply(drawn(job, png()))
+    assert len(peer.all(Picture)) == 1
+    assert await state_of(rig, job) is JobState.DISPATCHED
+
+
+async def test_a_worker_that_stops_a_wanted_job_does_not_get_it_for_ever(rig: Rig):
+    peer = ListeningPeer()
+    job = await dispatched(rig, peer)
+    for _ in range(MAX_ATTEMPTS):
+        await rig.outcomes.apply(Stopped(job.job_id, job.attempt, "worker-1"))
+        await rig.scheduler.dispatch()
+        job = rig.dispatcher.take() if rig.dispatcher.sent else job
+    assert await state_of(rig, job) is JobState.FAILED
+    assert len(peer.all(Failure)) == 1
