@@ -35,7 +35,8 @@ from sdq.spec import ImageSpec, SpecDraft, key_of, seed_at
 
 log = logging.getLogger(__name__)
 
-MAX_REMEMBERED_PLANS = 4_096
+MAX_REMEMBERED_PICTURES = 4_096
+"""In the plans that are kept in memory; each takes half a KiB and its part of a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class Generation:
         self._max_count = max_count
         self._max_queued_jobs = max_queued_jobs
         self._plans: OrderedDict[tuple[SpecDraft, int, int], Plan] = OrderedDict()
+        self._remembered_pictures = 0
 
     # ------------------------------------------------------------ what is asked for
 
@@ -91,8 +93,10 @@ class Generation:
             return known
         plan = self._make_plan(message)
         self._plans[name] = plan
-        if len(self._plans) > MAX_REMEMBERED_PLANS:
-            self._plans.popitem(last=False)
+        self._remembered_pictures += message.count
+        while self._remembered_pictures > MAX_REMEMBERED_PICTURES:
+            _, oldest = self._plans.popitem(last=False)
+            self._remembered_pictures -= len(oldest.wishes)
         return plan
 
     def _make_plan(self, message: Generate) -> Plan:
@@ -307,14 +311,30 @@ class Generation:
         jobs = [await self._table.get(job_id) for job_id in orphans]
         await self._stop([job.job_id for job in jobs if job is not None and not job.keep])
 
+    async def _begin_anew(self, cancelled: Job) -> None:
+        """A job in place of one that was joined at the very moment it was cancelled."""
+        again = NewJob(
+            key=cancelled.key,
+            spec=cancelled.spec,
+            fingerprint=cancelled.fingerprint,
+            keep=cancelled.keep,
+            identity=cancelled.identity,
+        )
+        (job,) = await self._table.add([again])
+        self._subscriptions.move(cancelled.job_id, job.job_id)
+
     async def _stop(self, job_ids: Sequence[str]) -> None:
         in_redis = []
         for job_id in job_ids:
             before = await self._table.get(job_id)
-            if await self._table.move(job_id, JobState.CANCELLED) is None or before is None:
+            if before is None or self._subscriptions.of(job_id):
+                continue  # somebody has joined it meanwhile
+            if await self._table.move(job_id, JobState.CANCELLED) is None:
                 continue
             if before.state is not JobState.QUEUED:
                 in_redis.append(job_id)
+            if self._subscriptions.of(job_id):
+                await self._begin_anew(before)
         if in_redis:
             try:
                 await self._dispatcher.stop(in_redis)

@@ -51,6 +51,10 @@ WHERE sequence IN (
 )
 RETURNING *
 """
+_TAKE_BACK = """
+UPDATE jobs SET state = 'queued', attempt = attempt - 1, changed_at = ?
+WHERE job_id IN (SELECT value FROM json_each(?)) AND state = 'dispatched'
+"""
 _MOVE = """
 UPDATE jobs SET {assignments}
 WHERE job_id IN (SELECT value FROM json_each(?)) AND state IN (SELECT value FROM json_each(?))
@@ -191,6 +195,11 @@ class JobTable:
         async with self._database.transaction() as inside:
             rows = await inside.execute_fetchall(_DISPATCH, (now, now, model_id, limit))
         return _jobs(rows)
+
+    async def take_back(self, job_ids: Sequence[str]) -> None:
+        """Undoes `dispatch_next` for jobs that Redis did not keep: no attempt was made."""
+        async with self._database.transaction() as inside:
+            await inside.execute_fetchall(_TAKE_BACK, (self._clock(), _json(job_ids)))
 
     async def get(self, job_id: str) -> Job | None:
         row = await self._database.fetch_one("SELECT * FROM jobs WHERE job_id = ?", (job_id,))

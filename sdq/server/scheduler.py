@@ -58,6 +58,7 @@ class Scheduler:
         self._clock = clock
         self._awake = asyncio.Event()
         self._roster_counts_from = 0.0  # until then a missing heartbeat proves nothing
+        self._redis_is_away = False
 
     def wake(self) -> None:
         """There may be something to dispatch."""
@@ -68,6 +69,8 @@ class Scheduler:
         while True:
             await self._awake.wait()
             self._awake.clear()
+            if self._redis_is_away:
+                continue  # `watch` wakes us when it is back
             try:
                 await self.dispatch()
             except StackError as error:  # Redis gone or disk full: the jobs stay in the table
@@ -75,18 +78,29 @@ class Scheduler:
 
     async def watch(self, redis: "Redis") -> None:
         """Every second: who is online, what was lost, what to tell those who wait."""
+        self._trust_roster_later()  # the server was away, and perhaps Redis with it
         while True:
             try:
                 if await self._roster.refresh(redis):
                     self.wake()
+                self._redis_is_away = False
                 if self._clock() > self._roster_counts_from:
                     await self.recover()
-            except (RedisError, OSError, StackError):
-                # The event reader says so. Workers need a moment to be heard of again.
-                self._roster_counts_from = self._clock() + HEARTBEAT_TIMEOUT_SECONDS
-            await self.tell_waiting()
+            except (RedisError, OSError, RedisGone):  # the event reader says so
+                self._redis_is_away = True
+                self._trust_roster_later()
+            except StackError as error:
+                log.error("%s", error)
+            try:
+                await self.tell_waiting()
+            except StackError as error:
+                log.error("%s", error)
             self.wake()
             await asyncio.sleep(TICK_SECONDS)
+
+    def _trust_roster_later(self) -> None:
+        """Workers need a moment to be heard of again."""
+        self._roster_counts_from = self._clock() + HEARTBEAT_TIMEOUT_SECONDS
 
     async def dispatch(self) -> None:
         """Fills the window of every model. Raises `RedisGone`: the jobs wait again."""
@@ -98,7 +112,7 @@ class Scheduler:
             try:
                 await self._dispatcher.send(jobs)
             except RedisGone:
-                await self._table.move_many([job.job_id for job in jobs], JobState.QUEUED)
+                await self._table.take_back([job.job_id for job in jobs])
                 raise
             for job in jobs:
                 for subscription in self._subscriptions.of(job.job_id):
@@ -121,7 +135,7 @@ class Scheduler:
         lost = await self._table.in_state([JobState.DISPATCHED])
         if lost:
             log.warning("Redis lost %d tasks: they are queued again", len(lost))
-            await self._table.move_many([job.job_id for job in lost], JobState.QUEUED)
+            await self._table.take_back([job.job_id for job in lost])
         self.wake()
 
     async def recover(self) -> None:

@@ -1,7 +1,6 @@
 """Who waits for which job. Lives in memory: a client that reconnects asks again."""
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -99,9 +98,12 @@ class Subscriptions:
     def of(self, job_id: str) -> tuple[Subscription, ...]:
         return tuple(self._by_job.get(job_id, ()))
 
-    def jobs(self) -> Iterator[str]:
-        """Jobs that somebody waits for."""
-        return iter(tuple(self._by_job))
+    def move(self, job_id: str, to: str) -> None:
+        """Who waits for one job waits for another one from now on."""
+        subscriptions = self._by_job.pop(job_id, [])
+        for subscription in subscriptions:
+            subscription.job_id = to
+        self._by_job[to] += subscriptions
 
     def drop(self, request: Request) -> list[str]:
         """Forgets a request; the jobs that nobody waits for any more."""

@@ -249,3 +249,29 @@ async def test_a_joined_job_that_ended_meanwhile_is_answered(rig: Rig):
     await rig.generation.generate(Generate(2, CAT), request)
     assert [picture.cache for picture in late.all(Picture)] == [Origin.JOINED]
     assert request.is_done
+
+
+async def test_who_joins_a_job_at_the_moment_it_is_cancelled_gets_a_new_one(rig: Rig):
+    mine, yours = ListeningPeer(), ListeningPeer()
+    request = await rig.generate(mine, Generate(1, CAT))
+    original = rig.table.move
+
+    async def move(job_id: str, after: JobState, **changes: object):
+        if after is JobState.CANCELLED:
+            await rig.generate(yours, Generate(1, CAT))
+        return await original(job_id, after, **changes)
+
+    rig.table.move = move  # type: ignore[method-assign]
+    await rig.generation.cancel(request)
+    await draw_all(rig)
+    assert len(yours.all(Picture)) == 1
+    assert mine.all(Picture) == []
+
+
+async def test_plans_in_memory_are_bounded_by_their_pictures(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sdq.server.generation.MAX_REMEMBERED_PICTURES", 10)
+    for number in range(8):
+        rig.generation.plan(Generate(1, SpecDraft(f"cat {number}"), count=3))
+    assert sum(len(plan.wishes) for plan in rig.generation._plans.values()) == 9
