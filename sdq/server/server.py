@@ -11,7 +11,7 @@ from redis.backoff import NoBackoff
 
 from sdq.broker import WorkerEvent
 from sdq.config import ServerSettings, Settings
-from sdq.errors import ServerBusy, StackError
+from sdq.errors import ServerBusy, StackError, UsageError
 from sdq.protocol.connection import ServerConnection
 from sdq.protocol.constants import (
     IDLE_TIMEOUT_SECONDS,
@@ -64,7 +64,8 @@ class Server:
     ) -> "Server":
         """Opens the data, begins to listen. Redis may be away: jobs wait until it is back.
 
-        Raises `StackError` when the address is taken, `UsageError` for a broken catalog.
+        Raises `StackError` when the address is taken, `UsageError` for a broken catalog
+        or Redis URL.
         """
         server = cls(settings, worker_redis_url or redis_url)
         try:
@@ -249,15 +250,24 @@ def limits_of(settings: ServerSettings) -> Limits:
 
 
 def connect(redis_url: str) -> "Redis":
-    """A client that reports at once when Redis is away: the callers know how to wait."""
-    return Redis.from_url(
-        redis_url,
-        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        socket_timeout=BLOCK_MILLISECONDS / 1000 + CONNECT_TIMEOUT_SECONDS,
-        socket_keepalive=True,
-        retry=Retry(NoBackoff(), 1),
-        max_connections=50,
-    )
+    """A client that reports at once when Redis is away: the callers know how to wait.
+
+    Raises `UsageError` for what is no URL of a Redis.
+    """
+    try:
+        return Redis.from_url(
+            redis_url,
+            socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            socket_timeout=BLOCK_MILLISECONDS / 1000 + CONNECT_TIMEOUT_SECONDS,
+            socket_keepalive=True,
+            retry=Retry(NoBackoff(), 1),
+            max_connections=50,
+        )
+    except ValueError as error:  # not shown: it may hold a piece of the password
+        raise UsageError(
+            "the address of Redis is not usable",
+            hint="it looks like redis://:password@host:6379/0",
+        ) from error
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

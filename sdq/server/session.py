@@ -17,8 +17,9 @@ from sdq.errors import (
 )
 from sdq.protocol.codec import InvalidMessage
 from sdq.protocol.connection import ServerConnection
-from sdq.protocol.constants import HANDSHAKE_TIMEOUT_SECONDS
+from sdq.protocol.constants import HANDSHAKE_TIMEOUT_SECONDS, WRITE_TIMEOUT_SECONDS
 from sdq.protocol.messages import (
+    Cancel,
     ClientMessage,
     ErrorReply,
     Generate,
@@ -83,9 +84,13 @@ class Session:
     def end_if_silent(self) -> None:
         """Ends the connection of a client of which nothing was heard, pings included, for long.
 
-        The server looks every few seconds: a timer for each read would cost every hit.
+        The server looks every few seconds: a timer for each read would cost every hit. One that
+        does not take our last words either is cut off.
         """
-        if self._stream.silent_seconds > self._limits.idle_timeout_seconds:
+        over_seconds = self._stream.silent_seconds - self._limits.idle_timeout_seconds
+        if over_seconds > WRITE_TIMEOUT_SECONDS:
+            self._stream.abort()
+        elif over_seconds > 0:
             self._complain(None, ProtocolError("nothing came for too long: the line is closed"))
             self._stream.hang_up()
 
@@ -121,7 +126,7 @@ class Session:
         if isinstance(message, Pong | Hello):
             return
         try:
-            self._check_room(message.request_id)
+            self._check_room(message.request_id, is_free=isinstance(message, Cancel))
             if isinstance(message, Generate) and self._handler.quick(message, self):
                 return
         except SdqError as error:
@@ -130,9 +135,12 @@ class Session:
         task = asyncio.create_task(self._answer(message))
         self._tasks[message.request_id] = task
 
-    def _check_room(self, request_id: int) -> None:
+    def _check_room(self, request_id: int, *, is_free: bool) -> None:
+        """``is_free``: a message that ends others is taken even when there is no room left."""
         if request_id in self._tasks or request_id in self.requests:
             raise InvalidMessage(f"request_id {request_id} is already under way")
+        if is_free:
+            return
         under_way = len(self._tasks.keys() | self.requests.keys())
         if under_way >= self._limits.max_requests_in_flight:
             raise ServerBusy(
@@ -145,8 +153,8 @@ class Session:
         try:
             await self._handler.handle(message, self)
         except SdqError as error:
-            self.requests.pop(message.request_id, None)
             self._complain(message.request_id, error)
+            await self._forget(message.request_id)
         except Exception:
             # A defect of ours must not take the other requests of this connection with it.
             log.exception("request %d failed", message.request_id)
@@ -154,8 +162,19 @@ class Session:
                 message.request_id,
                 SdqError("the server failed at this request", hint="its log says why"),
             )
+            await self._forget(message.request_id)
         finally:
             del self._tasks[message.request_id]
+
+    async def _forget(self, request_id: int) -> None:
+        """No more news for this request, if it is one that waits."""
+        request = self.requests.pop(request_id, None)
+        if request is None:
+            return
+        try:
+            await self._handler.left(request)
+        except SdqError as error:  # the disk is full, say; nobody waits for the answer
+            log.warning("request %d: %s", request_id, error)
 
     def send(self, message: msgspec.Struct) -> None:
         """Sends a reply; a client that is gone just does not hear it."""
@@ -185,6 +204,5 @@ class Session:
         for task in list(self._tasks.values()):
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-        for request in list(self.requests.values()):
-            await self._handler.left(request)
-        self.requests.clear()
+        for request_id in list(self.requests):
+            await self._forget(request_id)

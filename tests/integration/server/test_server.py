@@ -275,3 +275,10 @@ async def test_an_address_in_use_and_a_data_directory_in_use_are_said(
         elsewhere = replace(settings.server, data_dir=str(tmp_path / "b"), port=server.port)
         with pytest.raises(StackError, match=f"cannot listen on 127.0.0.1:{server.port}"):
             await Server.start(replace(settings, server=elsewhere), redis_url=redis_url)
+
+
+@pytest.mark.parametrize("url", ["queue-box", "redis://:secret@queue-box:port/0"])
+async def test_an_address_of_redis_that_is_none_is_wrong_usage(settings: Settings, url: str):
+    with pytest.raises(UsageError, match="address of Redis") as refused:
+        await Server.start(settings, redis_url=url)
+    assert "secret" not in str(refused.value) + refused.value.hint

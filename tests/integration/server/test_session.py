@@ -174,6 +174,27 @@ async def test_a_request_id_under_way_cannot_be_used_again(greeted: Raw):
     assert (await greeted.read())["type"] == "accepted"
 
 
+async def test_a_full_connection_still_takes_a_cancel(
+    settings: Settings, redis_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sdq.server.server.MAX_REQUESTS_IN_FLIGHT", 1)
+    server = await Server.start(settings, redis_url=redis_url)
+    line = Raw(*await asyncio.open_connection("127.0.0.1", server.port))
+    try:
+        line.send(HELLO)
+        await line.read()
+        line.send({"type": "generate", "request_id": 1, "draft": {"prompt": "a cat"}})
+        assert (await line.read())["type"] == "accepted"
+        line.send({"type": "getstatus", "request_id": 2})
+        line.send({"type": "cancel", "request_id": 3, "target": 1})
+        replies = [await line.read() for _ in range(3)]
+        codes = {reply.get("code") or reply["type"] for reply in replies}
+        assert codes == {"progress", "busy", "cancelreply"}
+    finally:
+        await line.close()
+        await server.close()
+
+
 async def test_many_requests_at_once_are_all_answered(greeted: Raw):
     for number in range(200):
         greeted.send({"type": "getstatus", "request_id": number})
