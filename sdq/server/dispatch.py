@@ -1,9 +1,10 @@
 """Jobs to workers: Celery tasks by name, one queue a model, and the flags that stop them."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Protocol, cast
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -38,8 +39,8 @@ class Dispatcher(Protocol):
     async def stop(self, job_ids: Sequence[str]) -> None:
         """Asks workers to drop these jobs between two steps. Raises `RedisGone`."""
 
-    async def waiting(self, model_id: str) -> int:
-        """Tasks of a model that no worker has taken yet. Raises `RedisGone`."""
+    async def waiting(self, model_id: str) -> set[str]:
+        """The ids of a model's jobs that no worker has taken yet. Raises `RedisGone`."""
 
     async def close(self) -> None: ...
 
@@ -70,11 +71,12 @@ class CeleryDispatcher:
         except (RedisError, OSError) as error:
             raise RedisGone(f"Redis does not answer: {error}") from error
 
-    async def waiting(self, model_id: str) -> int:
+    async def waiting(self, model_id: str) -> set[str]:
         try:
-            return int(await self._redis.llen(queue_of(model_id)))
+            messages = cast("list[bytes]", await self._redis.lrange(queue_of(model_id), 0, -1))
         except (RedisError, OSError) as error:
             raise RedisGone(f"Redis does not answer: {error}") from error
+        return {_job_id(message) for message in messages}
 
     async def close(self) -> None:
         """Waits for the sending thread. Safe to call twice."""
@@ -97,9 +99,21 @@ class CeleryDispatcher:
                 self._app.send_task(
                     DRAW_TASK,
                     args=[to_argument(task)],
-                    task_id=f"{task.job_id}.{task.attempt}",
+                    task_id=_task_id(task),
                     queue=queue_of(task.spec.model),
                     ignore_result=True,
                     retry=False,
                     producer=producer,
                 )
+
+
+def _task_id(task: DrawTask) -> str:
+    return f"{task.job_id}.{task.attempt}"
+
+
+def _job_id(message: bytes) -> str:
+    """The job of a Celery message in its queue; empty when somebody else put it there."""
+    try:
+        return str(json.loads(message)["headers"]["id"]).partition(".")[0]
+    except (ValueError, LookupError, TypeError):
+        return ""

@@ -59,6 +59,7 @@ class Scheduler:
         self._awake = asyncio.Event()
         self._roster_counts_from = 0.0  # until then a missing heartbeat proves nothing
         self._redis_is_away = False
+        self._missed: set[str] = set()
 
     def wake(self) -> None:
         """There may be something to dispatch."""
@@ -144,18 +145,25 @@ class Scheduler:
             if cause := self._why_lost(job):
                 await self._outcomes.lost(job, cause)
                 self.wake()
+        missing = await self._missing()
+        for job in missing:
+            if job.job_id in self._missed:  # a task that is just being taken is missed once
+                await self._outcomes.lost(job, "the task was lost on its way")
+                self.wake()
+        self._missed = {job.job_id for job in missing}
+
+    async def _missing(self) -> list[Job]:
+        """Dispatched jobs that should have begun, in no queue and in nobody's hands."""
         late = [
             job
             for job in await self._table.in_state([JobState.DISPATCHED])
             if self._clock() - (job.dispatched_at or 0) > BEGIN_TIMEOUT_SECONDS
             and not self._is_in_hand(job)
         ]
+        waiting: set[str] = set()
         for model_id in {job.spec.model for job in late}:
-            if await self._dispatcher.waiting(model_id) == 0:
-                for job in late:
-                    if job.spec.model == model_id:
-                        await self._outcomes.lost(job, "the task was lost on its way")
-                self.wake()
+            waiting |= await self._dispatcher.waiting(model_id)
+        return [job for job in late if job.job_id not in waiting]
 
     def _why_lost(self, job: Job) -> str:
         """Why a running job's worker cannot finish it; empty when it can."""

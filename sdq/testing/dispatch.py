@@ -24,9 +24,9 @@ class MemoryDispatcher:
         self._check()
         self.stopped += job_ids
 
-    async def waiting(self, model_id: str) -> int:
+    async def waiting(self, model_id: str) -> set[str]:
         self._check()
-        return sum(job.spec.model == model_id for job in self.sent)
+        return {job.job_id for job in self.sent if job.spec.model == model_id}
 
     async def close(self) -> None:
         pass

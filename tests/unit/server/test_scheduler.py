@@ -120,10 +120,25 @@ async def test_a_task_lost_on_its_way_is_sent_again_but_a_waiting_one_is_not(rig
     await rig.scheduler.dispatch()
     rig.clock.now += BEGIN_TIMEOUT_SECONDS + 1
     await rig.scheduler.recover()
+    await rig.scheduler.recover()
     assert await counts(rig) == {JobState.DISPATCHED: 1}
     rig.dispatcher.sent.clear()
     await rig.scheduler.recover()
+    assert await counts(rig) == {JobState.DISPATCHED: 1}  # perhaps it is just being taken
+    await rig.scheduler.recover()
     assert await counts(rig) == {JobState.QUEUED: 1}
+
+
+async def test_a_task_that_was_lost_among_others_is_sent_again(rig: Rig):
+    rig.bring_worker()
+    await rig.generate(ListeningPeer(), MANY)
+    await rig.scheduler.dispatch()
+    rig.dispatcher.take()
+    rig.clock.now += BEGIN_TIMEOUT_SECONDS + 1
+    for _ in range(2):
+        await rig.scheduler.recover()
+    left = len(rig.dispatcher.sent)
+    assert await counts(rig) == {JobState.DISPATCHED: left, JobState.QUEUED: 10 - left}
 
 
 async def test_those_who_wait_hear_how_many_are_ahead(rig: Rig):
