@@ -28,5 +28,5 @@ def _public(value: object) -> object:
     """A value without the password of a URL."""
     if not isinstance(value, str) or "://" not in value:
         return value
-    without = re.sub(r"(://[^/@]*:)[^/]*@", r"\1***@", value)
+    without = re.sub(r"(://[^/@]*:).*@", r"\1***@", value)
     return re.sub(r"(password=)[^&]*", r"\1***", without, flags=re.IGNORECASE)

@@ -37,12 +37,14 @@ class LockFile:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
             self._lock()
+            self.write()
         except OSError as error:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
             raise StackError(
                 f"cannot write {self.path}: {error.strerror}",
                 hint="choose another place with SDQ_HOME",
             ) from error
-        self.write()
         return self
 
     def __exit__(

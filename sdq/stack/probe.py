@@ -48,7 +48,7 @@ async def wait_for_server(address_file: Path) -> None:
     while True:
         try:
             await ask_status(*read_address(address_file))
-        except (ConnectionFailed, UsageError, OSError):
+        except (ConnectionFailed, UsageError, OSError, UnicodeError):
             await asyncio.sleep(POLL_SECONDS)
         else:
             return
@@ -56,7 +56,7 @@ async def wait_for_server(address_file: Path) -> None:
 
 def read_address(address_file: Path) -> tuple[str, int]:
     """Raises `OSError` and `UsageError`."""
-    return split_address(address_file.read_text("ascii").strip(), DEFAULT_PORT)
+    return split_address(address_file.read_text("utf-8").strip(), DEFAULT_PORT)
 
 
 async def wait_for_worker(host: str, port: int) -> WorkerStatus:

@@ -146,8 +146,14 @@ def _announce(settings: Settings, address: str, port: int) -> None:
 
 def _write_at_once(path: Path, text: str) -> None:
     fresh = path.with_name(path.name + ".new")
-    fresh.write_text(text + "\n", "ascii")
-    fresh.replace(path)
+    try:
+        fresh.write_text(text + "\n", "utf-8")
+        fresh.replace(path)
+    except OSError as error:
+        raise StackError(
+            f"cannot write {path}: {error.strerror}",
+            hint="make room, or choose another place with --data-dir",
+        ) from error
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

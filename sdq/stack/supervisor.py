@@ -78,9 +78,16 @@ class Supervisor:
         """Starts a child and waits until it is ready.
 
         A child that ends before it was ever ready is not tried again. Raises `StackError`, also
-        when another child is given up meanwhile. When cancelled the child stays: `stop` ends it.
+        when another child is given up meanwhile or its log cannot be written. When cancelled the
+        child stays: `stop` ends it.
         """
-        fresh_log(child.log_file)
+        try:
+            fresh_log(child.log_file)
+        except OSError as error:
+            raise StackError(
+                f"cannot write {child.log_file}: {error.strerror}",
+                hint="make room, or choose another place with SDQ_HOME",
+            ) from error
         watched = _Watched(child, self._tell, self._policy)
         self._watched.append(watched)
         became_ready = asyncio.create_task(watched.ready.wait())
@@ -153,9 +160,12 @@ class _Watched:
     async def _run_once(self) -> str:
         """Runs the child to its end; how it ended, in words. Cancelling ends the child."""
         child, again = self.child, self.ready.is_set()
-        self._log_start_bytes = _size_bytes(child.log_file)
-        with child.log_file.open("ab") as log:
-            process = await spawn(child.argv, child.env, output=log.fileno())
+        try:
+            self._log_start_bytes = _size_bytes(child.log_file)
+            with child.log_file.open("ab") as log:
+                process = await spawn(child.argv, child.env, output=log.fileno())
+        except OSError as error:  # no process, no descriptor, no disk: perhaps the next time
+            return f"could not be started: {error.strerror}"
         exited = asyncio.create_task(process.wait())
         ready = asyncio.create_task(self._become_ready())
         try:

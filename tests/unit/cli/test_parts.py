@@ -96,6 +96,7 @@ def test_an_install_as_json_is_not_chatty(capfd: pytest.CaptureFixture[str]) -> 
         "redis://:s3cret@box:6379/0",
         "rediss://user:s3cret@box/0",
         "redis://:s3cret@s3cret@box/0",
+        "redis://:s3/s3cret@box/0",
         "redis://box/0?password=s3cret&x=1",
     ],
 )

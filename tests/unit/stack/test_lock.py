@@ -48,3 +48,13 @@ def test_an_unwritable_place_is_told_with_its_name(tmp_path: Path) -> None:
 
     with pytest.raises(StackError, match="file/lock"), LockFile(tmp_path / "file" / "lock"):
         pass
+
+
+def test_a_full_disk_is_told_and_nothing_is_held(tmp_path: Path) -> None:
+    (tmp_path / "lock").symlink_to("/dev/full")
+
+    with pytest.raises(StackError, match="lock"), LockFile(tmp_path / "lock"):
+        pass
+    (tmp_path / "lock").unlink()
+    with LockFile(tmp_path / "lock", patience_seconds=0):
+        pass

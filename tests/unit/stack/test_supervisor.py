@@ -1,6 +1,7 @@
 """The supervisor: order, restarts with growing pauses, giving up, and leaving nothing behind."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -8,11 +9,13 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from sdq.errors import StackError
+from sdq.stack import supervisor
 from sdq.stack.supervisor import Child, RestartPolicy, Supervisor, run_to_end
 
 QUICK = RestartPolicy(first_pause_seconds=0.05, longest_pause_seconds=0.1)
@@ -147,6 +150,33 @@ async def test_a_child_that_never_got_ready_is_not_tried_again(stage: Stage) -> 
     assert "port taken" in error.value.message
     assert stage.told == []
     await stage.supervisor.start(stage.child("good"))  # the caller may try something else
+
+
+async def test_a_log_that_cannot_be_written_is_told_with_its_name(stage: Stage) -> None:
+    (stage.folder / "log").touch()  # where the folder of the logs should be
+
+    with pytest.raises(StackError, match=r"cannot write .*log/good"):
+        await stage.supervisor.start(stage.child("good"))
+
+
+async def test_a_program_that_cannot_be_begun_is_tried_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = stage.child("good")
+    await stage.supervisor.start(child)
+    tries: list[object] = []
+    original = supervisor.spawn
+
+    async def spawn(*arguments: Any, **named: Any) -> Any:
+        tries.append(arguments)
+        if len(tries) == 1:
+            raise OSError(errno.EMFILE, "too many open files")
+        return await original(*arguments, **named)
+
+    monkeypatch.setattr(supervisor, "spawn", spawn)
+    os.kill(stage.pid("good"), signal.SIGKILL)
+    await until(lambda: len(tries) == 2)
+    assert any("good could not be started: too many open files" in line for line in stage.told)
 
 
 async def test_a_child_that_does_not_get_ready_in_time_is_ended(stage: Stage) -> None:
