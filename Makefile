@@ -1,7 +1,7 @@
 # `make help` says what there is. Needs only make and Python 3.11 or newer.
 
 PYTHON ?= python3
-MINUTES ?= 240
+MINUTES ?= 78
 OUT ?= .cache/shapes
 
 VENV := .venv
@@ -30,7 +30,7 @@ check: $(VENV)/.installed-dev ## Format, lint, types and who may import whom
 bench: $(VENV)/.installed-dev ## Measure what the README claims
 	set -e; for name in startup hits overhead neighbours; do $(BIN)/python bench/$$name.py; done
 
-model: $(VENV)/.installed ## Train the built-in model anew (MINUTES=240 OUT=.cache/shapes)
+model: $(VENV)/.installed ## Train the built-in model anew (MINUTES=78 OUT=.cache/shapes)
 	cd models/shapes && $(CURDIR)/$(BIN)/python -m training.make_model \
 		--minutes $(MINUTES) --out $(abspath $(OUT))
 

@@ -26,8 +26,8 @@ class Latents:
 
 
 @torch.no_grad()
-def _encode(vae: Any, count: int, report: Callable[[str], None]) -> dict[str, Any]:
-    rng = random.Random(SEED)
+def _encode(vae: Any, count: int, seed: int, report: Callable[[str], None]) -> dict[str, Any]:
+    rng = random.Random(seed)
     captions: list[str] = []
     chunks: list[torch.Tensor] = []
     while len(captions) < count:
@@ -41,11 +41,13 @@ def _encode(vae: Any, count: int, report: Callable[[str], None]) -> dict[str, An
     return {"latents": torch.cat(chunks), "captions": captions}
 
 
-def cached(vae: Any, count: int, path: Path, report: Callable[[str], None]) -> Latents:
+def cached(
+    vae: Any, count: int, path: Path, report: Callable[[str], None], seed: int = SEED
+) -> Latents:
     """The latents of `count` training pictures, from the file if it is there."""
     found = load(path)
     if found is None:
-        found = _encode(vae, count, report)
+        found = _encode(vae, count, seed, report)
         save(path, found)
     latents = found["latents"].float()
     scale = 1 / float(latents.square().mean().sqrt())

@@ -117,6 +117,12 @@ class DenoiserTrainer:
             self._parameters, lr=settings.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
         )
 
+    def begin_with(self, unet: State, text: State) -> None:
+        """Takes the weights of a finished model in place of new ones."""
+        self.unet.load_state_dict(unet)
+        self.text.load_state_dict(text)
+        self._averages = [p.detach().clone() for p in self._parameters]
+
     @staticmethod
     def _tokens(tokenizer: Any, captions: list[str]) -> torch.Tensor:
         encoded = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
