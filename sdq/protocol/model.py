@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from sdq.spec import Guidance, Name, Side, Steps
+from sdq.spec import Guidance, ImageSpec, Name, Side, Steps, derived_seed
 
 # Patterns end in \Z: $ would let a line feed through.
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -86,3 +86,20 @@ def fingerprint_of(files: Iterable[ModelFile]) -> str:
     for file in sorted(files, key=lambda file: file.path):
         digest.update(f"{file.path} {file.sha256}\n".encode())
     return digest.hexdigest()
+
+
+def canary_spec(manifest: ModelManifest) -> ImageSpec:
+    """The picture that proves an installation: the model's defaults, a derived seed."""
+    defaults = manifest.defaults
+    spec = ImageSpec(
+        prompt=manifest.canary_prompt,
+        negative_prompt="",
+        model=manifest.model_id,
+        width=defaults.width,
+        height=defaults.height,
+        num_inference_steps=defaults.num_inference_steps,
+        guidance_scale=defaults.guidance_scale,
+        scheduler=defaults.scheduler,
+        seed=0,
+    )
+    return msgspec.structs.replace(spec, seed=derived_seed(spec, 0))

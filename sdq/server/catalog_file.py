@@ -13,10 +13,11 @@ from sdq.protocol.model import (
     ModelId,
     ModelLimits,
     ModelManifest,
+    canary_spec,
     fingerprint_of,
 )
 from sdq.server.model_limits import check
-from sdq.spec import ImageSpec, normalize_text
+from sdq.spec import normalize_text
 
 MAX_CATALOG_BYTES = 4 * 1024 * 1024
 
@@ -127,20 +128,8 @@ def _check_files(files: tuple[ModelFile, ...], where: str) -> None:
 
 def _check_defaults(manifest: ModelManifest, where: str) -> None:
     """The defaults and the canary must be drawable, or nobody could use the model as it is."""
-    defaults = manifest.defaults
-    spec = ImageSpec(
-        prompt=manifest.canary_prompt,
-        negative_prompt="",
-        model=manifest.model_id,
-        width=defaults.width,
-        height=defaults.height,
-        num_inference_steps=defaults.num_inference_steps,
-        guidance_scale=defaults.guidance_scale,
-        scheduler=defaults.scheduler,
-        seed=0,
-    )
     try:
-        check(spec, manifest)
+        check(canary_spec(manifest), manifest)
     except InvalidSpec as error:
         raise UsageError(
             f"{where}: defaults: {error.message}", hint="make defaults and limits agree"

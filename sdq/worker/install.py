@@ -12,8 +12,7 @@ import msgspec
 from sdq.config import Home
 from sdq.errors import GenerationFailed, ModelError, SdqError, UsageError
 from sdq.protocol.messages import WorkerSettings
-from sdq.protocol.model import ModelManifest, fingerprint_of
-from sdq.spec import ImageSpec, derived_seed
+from sdq.protocol.model import ModelManifest, canary_spec, fingerprint_of
 from sdq.worker import models
 from sdq.worker.download import fetch_file, place
 from sdq.worker.engine import DrawnImage, Engine
@@ -157,23 +156,6 @@ def _draw_canary(folder: Path, manifest: ModelManifest, device_name: str) -> Dra
         engine.close()
     _look_at(drawn, manifest, device.describe())
     return drawn
-
-
-def canary_spec(manifest: ModelManifest) -> ImageSpec:
-    """The picture that proves an installation: the model's defaults, a derived seed."""
-    defaults = manifest.defaults
-    spec = ImageSpec(
-        prompt=manifest.canary_prompt,
-        negative_prompt="",
-        model=manifest.model_id,
-        width=defaults.width,
-        height=defaults.height,
-        num_inference_steps=defaults.num_inference_steps,
-        guidance_scale=defaults.guidance_scale,
-        scheduler=defaults.scheduler,
-        seed=0,
-    )
-    return msgspec.structs.replace(spec, seed=derived_seed(spec, 0))
 
 
 def _look_at(drawn: DrawnImage, manifest: ModelManifest, device: str) -> None:

@@ -12,10 +12,10 @@ from PIL import Image
 from sdq.config import Home
 from sdq.errors import DownloadError, GenerationFailed, ModelError
 from sdq.protocol.messages import WorkerSettings
-from sdq.protocol.model import ModelFile, ModelManifest, fingerprint_of
+from sdq.protocol.model import ModelFile, ModelManifest, canary_spec, fingerprint_of
 from sdq.testing.pipeline import FakePipeline
 from sdq.worker import drawing, models, pipelines
-from sdq.worker.install import Installed, InstallProgress, canary_spec, install
+from sdq.worker.install import Installed, InstallProgress, install
 
 CONTENTS = {"config.json": b"{}", "unet/weights.safetensors": b"w" * 1000}
 
