@@ -8,7 +8,7 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -60,10 +60,12 @@ UPDATE jobs SET {assignments}
 WHERE job_id IN (SELECT value FROM json_each(?)) AND state IN (SELECT value FROM json_each(?))
 RETURNING *
 """
-_AHEAD = f"""
-SELECT count(*) FROM jobs INDEXED BY jobs_in_flight WHERE {_IN_FLIGHT}
-    AND model_id = (SELECT model_id FROM jobs WHERE job_id = ?)
-    AND sequence < (SELECT sequence FROM jobs WHERE job_id = ?)
+_CANCEL_UNWANTED = f"""
+UPDATE jobs SET state = 'cancelled', changed_at = ? WHERE {_IN_FLIGHT} AND (
+    keep = 0 OR EXISTS (
+        SELECT 1 FROM json_each(?) AS now WHERE now.key = model_id AND now.value <> fingerprint
+    )
+) RETURNING sequence
 """  # noqa: S608
 _IN_STATE = """
 SELECT * FROM jobs WHERE state IN (SELECT value FROM json_each(?)) ORDER BY sequence LIMIT ?
@@ -221,10 +223,15 @@ class JobTable:
             counts[JobState(row["state"])] = row["jobs"]
         return counts
 
-    async def ahead(self, job_id: str) -> int:
-        """How many jobs of the same model that are not final came before this one."""
-        row = await self._database.fetch_one(_AHEAD, (job_id, job_id))
-        return 0 if row is None else int(row[0])
+    async def cancel_unwanted(self, fingerprints: Mapping[str, str]) -> int:
+        """Cancels jobs of before this start whose pictures nobody can be given; how many.
+
+        Those that would not be kept: who waited is gone. And those for other files of a model
+        than it has now (``fingerprints``, by model id): no request leads to their keys any more.
+        """
+        values = (self._clock(), json.dumps(dict(fingerprints)))
+        async with self._database.transaction() as inside:
+            return len(list(await inside.execute_fetchall(_CANCEL_UNWANTED, values)))
 
     async def queued_models(self) -> list[str]:
         """The models that have queued jobs."""

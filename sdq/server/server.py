@@ -111,6 +111,9 @@ class Server:
         )
         owned.push_async_callback(self._library.close)
         self._table = JobTable(database)
+        now = {manifest.model_id: manifest.fingerprint for manifest in catalog.manifests()}
+        if cancelled := await self._table.cancel_unwanted(now):
+            log.info("%d jobs of before are cancelled: nobody can be given them", cancelled)
         redis = connect(redis_url)
         owned.push_async_callback(redis.aclose)
         dispatcher = CeleryDispatcher(redis, redis_url, database.server_id)

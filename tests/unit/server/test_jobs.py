@@ -181,15 +181,16 @@ async def test_concurrent_dispatches_take_no_job_twice(table: JobTable):
     assert len(ids) == len(set(ids)) == 20
 
 
-async def test_only_jobs_of_the_same_model_that_came_before_are_ahead(table: JobTable):
-    jobs = await table.add([new(n, model=("a", "b")[n == 2]) for n in range(6)])
-    assert [await table.ahead(job.job_id) for job in jobs] == [0, 1, 0, 2, 3, 4]
-    await table.dispatch_next("a", 1)
-    assert await table.ahead(jobs[5].job_id) == 4
-    await table.move(jobs[0].job_id, S.SUCCEEDED)
-    await table.move(jobs[3].job_id, S.CANCELLED)
-    assert await table.ahead(jobs[5].job_id) == 2
-    assert await table.ahead("unknown") == 0
+async def test_a_new_start_cancels_what_nobody_can_be_given(table: JobTable):
+    jobs = await table.add([new(0), new(1, keep=False), new(2, model="b"), new(3, model="gone")])
+    await table.dispatch_next("b", 1)
+    done = (await table.add([new(4, model="b")]))[0]
+    await table.move(done.job_id, S.SUCCEEDED)
+    fingerprints = {"shapes": jobs[0].fingerprint, "b": "0" * 64}
+    assert await table.cancel_unwanted(fingerprints) == 2
+    assert await table.cancel_unwanted(fingerprints) == 0
+    states = [job.state for job in [await table.get(job.job_id) for job in [*jobs, done]] if job]
+    assert states == [S.QUEUED, S.CANCELLED, S.CANCELLED, S.QUEUED, S.SUCCEEDED]
 
 
 async def test_jobs_by_state_come_oldest_first(table: JobTable):
