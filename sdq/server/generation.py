@@ -23,7 +23,7 @@ from sdq.protocol.messages import (
     Picture,
     PlannedPicture,
 )
-from sdq.protocol.states import FINAL_STATES, JobState
+from sdq.protocol.states import JobState
 from sdq.server.catalog import Catalog
 from sdq.server.dispatch import Dispatcher, RedisGone
 from sdq.server.jobs import Job, JobTable, NewJob
@@ -234,7 +234,8 @@ class Generation:
             note = self._roster.why_waiting(job.spec.model, job.fingerprint, 0)
             subscription.progress(job.state, note=note)
         self._scheduler.wake()
-        await self._settle_finished([job for job in jobs if job.job_id in known])
+        if message.cache is CachePolicy.PREFER:
+            await self._settle_finished([job for job in jobs if job.job_id not in known])
 
     async def _add_jobs(
         self, plan: Plan, message: Generate, request: Request, missing: Sequence[Wish]
@@ -261,18 +262,14 @@ class Generation:
         )
         return {job.job_id for job in in_flight.values()}, jobs
 
-    async def _settle_finished(self, joined: Sequence[Job]) -> None:
-        """A job that was joined may have ended before we subscribed to it."""
-        for job in joined:
-            now = await self._table.get(job.job_id)
-            if now is None or now.state not in FINAL_STATES:
-                continue
-            stored = await self._library.get(job.key)
-            if now.state is JobState.SUCCEEDED and stored is not None:
-                self._subscriptions.deliver(now, stored.image, stored.draw_seconds)
-            else:
-                message = now.error_message or "the job it joined was cancelled"
-                self._subscriptions.fail(job.job_id, now.error_code or "cancelled", message)
+    async def _settle_finished(self, jobs: Sequence[Job]) -> None:
+        """A picture may have come between the look into the library and the job: the job of an
+        equal request ended, so ours is a new one. What has just come is in memory."""
+        came = {job.job_id: (job, self._library.cached(job.key)) for job in jobs}
+        for job, stored in came.values():
+            if stored is not None:
+                self._subscriptions.deliver(job, stored.image, stored.draw_seconds)
+        await self._stop([job.job_id for job, stored in came.values() if stored is not None])
 
     async def _answer_hit(
         self, plan: Plan, message: Generate, request: Request, wish: Wish

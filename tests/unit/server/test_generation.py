@@ -232,23 +232,21 @@ async def test_limits_are_errors_with_numbers(tmp_path: Path):
         assert sum((await rig.table.counts()).values()) == 0
 
 
-async def test_a_joined_job_that_ended_meanwhile_is_answered(rig: Rig):
+async def test_a_picture_that_came_after_the_look_into_the_library_is_not_drawn_again(rig: Rig):
     await rig.generate(ListeningPeer(), Generate(1, CAT))
-    await rig.scheduler.dispatch()
-    job = rig.dispatcher.take()
     late = ListeningPeer()
-    request = Request(2, late, remaining=1)
     original = rig.table.add
 
-    async def add_and_finish(jobs):
-        added = await original(jobs)
-        await rig.outcomes.apply(drawn(job, png()))
-        return added
+    async def finish_and_add(jobs):
+        await draw_all(rig)
+        return await original(jobs)
 
-    rig.table.add = add_and_finish  # type: ignore[method-assign]
-    await rig.generation.generate(Generate(2, CAT), request)
-    assert [picture.cache for picture in late.all(Picture)] == [Origin.JOINED]
+    rig.table.add = finish_and_add  # type: ignore[method-assign]
+    request = await rig.generate(late, Generate(2, CAT))
+    assert len(late.all(Picture)) == 1
     assert request.is_done
+    await rig.scheduler.dispatch()
+    assert rig.dispatcher.sent == []
 
 
 async def test_who_joins_a_job_at_the_moment_it_is_cancelled_gets_a_new_one(rig: Rig):
