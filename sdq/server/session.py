@@ -9,6 +9,7 @@ import msgspec
 from sdq import __version__
 from sdq.errors import (
     ConnectionFailed,
+    FrameTooLarge,
     LocalProtocolError,
     ProtocolError,
     SdqError,
@@ -99,7 +100,10 @@ class Session:
         if isinstance(first, Hello):
             self._stream.send_bytes(self._connection.welcome(f"sdq {__version__}"))
             return True
-        if isinstance(first, ProtocolError):
+        if isinstance(first, FrameTooLarge) and first.foreign == "HTTP":
+            self._stream.send_bytes(_in_http(first))
+            await self._stream.linger()
+        elif isinstance(first, ProtocolError):
             self._complain(None, first)
             await self._stream.linger()
         return False
@@ -206,3 +210,10 @@ class Session:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         for request_id in list(self.requests):
             await self._forget(request_id)
+
+
+def _in_http(error: FrameTooLarge) -> bytes:
+    """For whoever opens the port in a browser: the same words, so that they can be read."""
+    head = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    text = f"{error.message}\n{error.hint}\n"
+    return f"{head}Content-Length: {len(text.encode())}\r\nConnection: close\r\n\r\n{text}".encode()

@@ -90,15 +90,22 @@ async def test_another_version_is_told_ours_and_the_line_closed(connect):
     assert await line.is_closed()
 
 
-@pytest.mark.parametrize(
-    "head", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\x02\x00\x01"]
-)
-async def test_a_foreign_protocol_gets_an_answer_and_the_door(connect, head: bytes):
+async def test_another_protocol_gets_an_answer_and_the_door(connect):
     line = await connect()
-    line.writer.write(head)
+    line.writer.write(b"\x16\x03\x01\x02\x00\x01")
     error = await line.read()
     assert error["type"] == "errorreply"
-    assert "sdq protocol" in error["message"]
+    assert "TLS, not the sdq protocol" in error["message"]
+    assert await line.is_closed()
+
+
+async def test_a_browser_is_answered_so_that_it_can_be_read(connect):
+    line = await connect()
+    line.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    async with asyncio.timeout(10):
+        answer = (await line.reader.read()).decode()
+    assert answer.startswith("HTTP/1.1 400 Bad Request\r\n")
+    assert "the other side speaks HTTP, not the sdq protocol" in answer
     assert await line.is_closed()
 
 
