@@ -3,7 +3,8 @@
 Names in Redis (``<server>`` is the id that a server gave itself at its first start):
 
 ==============================  =========================================================
-``sdq.model.<model_id>``        Celery queue of the jobs of one model
+``sdq.model.<id>.<print>``      Celery queue of one model in one version: the print is the
+                                beginning of its fingerprint
 ``sdq.events.<server>``         stream: begun, succeeded with the picture, failed; deleted
                                 entry by entry once the server has committed it
 ``sdq.progress.<server>``       stream: steps; trimmed, so news may be lost, pictures not
@@ -45,8 +46,9 @@ NotNegative = Annotated[int, msgspec.Meta(ge=0)]
 WorkerId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,100}\Z")]
 
 
-def queue_of(model_id: str) -> str:
-    return f"sdq.model.{model_id}"
+def queue_of(model_id: str, fingerprint: str) -> str:
+    """Workers with other files of the same model do not get these tasks."""
+    return f"sdq.model.{model_id}.{fingerprint[:16]}"
 
 
 def events_stream(server_id: str) -> str:

@@ -39,8 +39,8 @@ class Dispatcher(Protocol):
     async def stop(self, job_ids: Sequence[str]) -> None:
         """Asks workers to drop these jobs between two steps. Raises `RedisGone`."""
 
-    async def waiting(self, model_id: str) -> set[str]:
-        """The ids of a model's jobs that no worker has taken yet. Raises `RedisGone`."""
+    async def waiting(self, queue: str) -> set[str]:
+        """The ids of the jobs in a queue that no worker has taken yet. Raises `RedisGone`."""
 
     async def close(self) -> None: ...
 
@@ -71,9 +71,9 @@ class CeleryDispatcher:
         except (RedisError, OSError) as error:
             raise RedisGone(f"Redis does not answer: {error}") from error
 
-    async def waiting(self, model_id: str) -> set[str]:
+    async def waiting(self, queue: str) -> set[str]:
         try:
-            messages = cast("list[bytes]", await self._redis.lrange(queue_of(model_id), 0, -1))
+            messages = cast("list[bytes]", await self._redis.lrange(queue, 0, -1))
         except (RedisError, OSError) as error:
             raise RedisGone(f"Redis does not answer: {error}") from error
         return {_job_id(message) for message in messages}
@@ -100,7 +100,7 @@ class CeleryDispatcher:
                     DRAW_TASK,
                     args=[to_argument(task)],
                     task_id=_task_id(task),
-                    queue=queue_of(task.spec.model),
+                    queue=queue_of(task.spec.model, task.fingerprint),
                     ignore_result=True,
                     retry=False,
                     producer=producer,

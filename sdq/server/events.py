@@ -26,8 +26,8 @@ from sdq.errors import ProtocolError, StackError
 log = logging.getLogger(__name__)
 
 BLOCK_MILLISECONDS = 2_000
-MAX_ENTRIES = 16
-"""Entries in one read: with pictures of some MB each this bounds what a read takes."""
+MAX_ENTRIES = 2
+"""Entries in one read: pictures may have tens of MB, and a read holds all of its own."""
 
 RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 

@@ -51,6 +51,10 @@ class Roster:
         self._beats = fresh
         return before != after
 
+    def beats(self) -> Iterable[Heartbeat]:
+        """The last heartbeat of everybody online, stopping ones included."""
+        return self._beats.values()
+
     def get(self, worker_id: str) -> Heartbeat | None:
         return self._beats.get(worker_id)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from sdq.broker import HEARTBEAT_INTERVAL_SECONDS, HEARTBEAT_TIMEOUT_SECONDS
+from sdq.broker import HEARTBEAT_INTERVAL_SECONDS, HEARTBEAT_TIMEOUT_SECONDS, queue_of
 from sdq.errors import StackError, UnknownModel
 from sdq.protocol.states import JobState
 from sdq.server.catalog import Catalog
@@ -161,8 +161,8 @@ class Scheduler:
             and not self._is_in_hand(job)
         ]
         waiting: set[str] = set()
-        for model_id in {job.spec.model for job in late}:
-            waiting |= await self._dispatcher.waiting(model_id)
+        for queue in {queue_of(job.spec.model, job.fingerprint) for job in late}:
+            waiting |= await self._dispatcher.waiting(queue)
         return [job for job in late if job.job_id not in waiting]
 
     def _why_lost(self, job: Job) -> str:
@@ -178,10 +178,7 @@ class Scheduler:
         return ""
 
     def _is_in_hand(self, job: Job) -> bool:
-        return any(
-            job.job_id in beat.active
-            for beat in self._roster.holders(job.spec.model, job.fingerprint)
-        )
+        return any(job.job_id in beat.active for beat in self._roster.beats())
 
     async def tell_waiting(self) -> None:
         """Position and reason for those at the front whose jobs have not begun."""

@@ -1,6 +1,7 @@
 """The server: puts the parts together, owns every background task, ends cleanly."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -8,6 +9,7 @@ from contextlib import AsyncExitStack
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 from sdq.broker import WorkerEvent
 from sdq.config import ServerSettings, Settings
@@ -42,6 +44,7 @@ PRUNE_EVERY_SECONDS = 600.0
 FINISHED_JOBS_SECONDS = 7 * 86_400.0
 CONNECT_TIMEOUT_SECONDS = 5.0
 CANCEL_AGAIN_SECONDS = 0.5
+MEETING_SECONDS = 2.0
 
 
 class Server:
@@ -70,6 +73,7 @@ class Server:
         server = cls(settings, worker_redis_url or redis_url)
         try:
             await server._open(redis_url)
+            await server._meet_workers()
             await server._listen()
         except BaseException:
             await server.close()
@@ -158,6 +162,7 @@ class Server:
             worker_redis_url=self._worker_redis_url,
             redis_trouble=lambda: reader.trouble,
         )
+        self._roster, self._redis = roster, redis
         self._own(reader.run, "events")
         self._own(scheduler.run, "dispatch")
         self._own(lambda: scheduler.watch(redis), "watch")
@@ -189,6 +194,12 @@ class Server:
             except StackError as error:
                 log.error("%s", error)
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
+
+    async def _meet_workers(self) -> None:
+        """Knows who is online before the first client asks; Redis may be away."""
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(MEETING_SECONDS):
+                await self._roster.refresh(self._redis)
 
     # ------------------------------------------------------------ connections
 

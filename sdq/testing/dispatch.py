@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sdq.broker import Begun, Broke, Drawn, Heartbeat, HeldModel
+from sdq.broker import Begun, Broke, Drawn, Heartbeat, HeldModel, queue_of
 from sdq.protocol.model import ModelManifest
 from sdq.server.dispatch import RedisGone
 from sdq.server.jobs import Job
@@ -24,9 +24,11 @@ class MemoryDispatcher:
         self._check()
         self.stopped += job_ids
 
-    async def waiting(self, model_id: str) -> set[str]:
+    async def waiting(self, queue: str) -> set[str]:
         self._check()
-        return {job.job_id for job in self.sent if job.spec.model == model_id}
+        return {
+            job.job_id for job in self.sent if queue_of(job.spec.model, job.fingerprint) == queue
+        }
 
     async def close(self) -> None:
         pass

@@ -39,7 +39,7 @@ class HandWorker:
         self._redis: Redis = Redis.from_url(redis_url)
         self._connection = make_app(redis_url).connection_for_read()
         self._queue: Any = SimpleQueue(
-            self._connection, queue_of(manifest.model_id), accept=["msgpack"]
+            self._connection, queue_of(manifest.model_id, manifest.fingerprint), accept=["msgpack"]
         )
         self._beats = 0
 

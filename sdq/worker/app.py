@@ -144,7 +144,7 @@ class Worker:
     def _consume(self) -> None:
         controller = consumer.build(
             self._config.redis_url,
-            [queue_of(held.model_id) for held in self._config.held()],
+            [queue_of(held.model_id, held.fingerprint) for held in self._config.held()],
             self._runner.run,
             concurrency=self._concurrency,
             name=self._config.worker_id,

@@ -59,10 +59,12 @@ def test_the_argument_survives_the_serialiser_of_celery() -> None:
 
 def test_a_task_travels_through_a_real_queue() -> None:
     app = make_app("memory://")
-    app.send_task(DRAW_TASK, args=[to_argument(TASK)], queue=queue_of("shapes"))
+    app.send_task(DRAW_TASK, args=[to_argument(TASK)], queue=queue_of("shapes", "f" * 64))
     with (
         app.connection_for_read() as connection,
-        SimpleQueue(connection, queue_of("shapes"), accept=app.conf.accept_content) as queue,
+        SimpleQueue(
+            connection, queue_of("shapes", "f" * 64), accept=app.conf.accept_content
+        ) as queue,
     ):
         message = queue.get(timeout=5)
         message.ack()
@@ -164,7 +166,7 @@ def test_a_picture_in_an_event_fits_into_a_reply() -> None:
 
 def test_names_in_redis_do_not_collide() -> None:
     names = [
-        queue_of("x"),
+        queue_of("x", "f" * 64),
         broker.events_stream("x"),
         broker.progress_stream("x"),
         broker.cancel_flag("x"),

@@ -1,5 +1,6 @@
 """The dispatcher and a real Redis."""
 
+from sdq.broker import queue_of
 from sdq.protocol.states import JobState
 from sdq.server.dispatch import CeleryDispatcher
 from sdq.server.jobs import Job
@@ -29,13 +30,16 @@ def dispatched(job_id: str) -> Job:
     )
 
 
+QUEUE = queue_of(SPEC.model, "f" * 64)
+
+
 async def test_what_waits_in_a_queue_is_known_by_its_jobs(redis_url: str):
     redis = connect(redis_url)
     dispatcher = CeleryDispatcher(redis, redis_url, "server1")
     try:
         await dispatcher.send([dispatched("job1"), dispatched("job2")])
-        await redis.lpush("sdq.model.shapes", b"not from us", b'{"headers": []}')
-        assert await dispatcher.waiting("shapes") == {"job1", "job2", ""}
+        await redis.lpush(QUEUE, b"not from us", b'{"headers": []}')
+        assert await dispatcher.waiting(QUEUE) == {"job1", "job2", ""}
         assert await dispatcher.waiting("another") == set()
     finally:
         await dispatcher.close()

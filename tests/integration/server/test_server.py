@@ -282,3 +282,13 @@ async def test_an_address_of_redis_that_is_none_is_wrong_usage(settings: Setting
     with pytest.raises(UsageError, match="address of Redis") as refused:
         await Server.start(settings, redis_url=url)
     assert "secret" not in str(refused.value) + refused.value.hint
+
+
+async def test_a_server_that_has_just_started_knows_the_workers_online(
+    settings: Settings, redis_url: str, worker: HandWorker
+):
+    worker.beat()
+    async with asking(settings, redis_url) as client:
+        request = asyncio.create_task(collect(client, wait=False))
+        await to_thread(lambda: worker.deliver(worker.take(), png()))
+        assert pictures(await request)[0].cache == "made"

@@ -139,7 +139,7 @@ class Sender:
         self.send_raw([broker.to_argument(task)])
 
     def send_raw(self, arguments: list[Any]) -> None:
-        queue = broker.queue_of(self.manifest.model_id)
+        queue = broker.queue_of(self.manifest.model_id, self.manifest.fingerprint)
         self._app.send_task(broker.DRAW_TASK, args=arguments, queue=queue)
 
     def cancel(self, job_id: str) -> None:
