@@ -122,16 +122,12 @@ class Server:
         owned.push_async_callback(redis.aclose)
         dispatcher = CeleryDispatcher(redis, redis_url, database.server_id)
         owned.push_async_callback(dispatcher.close)
-        self._wire(settings, catalog, redis, dispatcher, database.server_id)
+        self._wire(catalog, redis, dispatcher, database.server_id)
 
     def _wire(
-        self,
-        settings: ServerSettings,
-        catalog: Catalog,
-        redis: "Redis",
-        dispatcher: CeleryDispatcher,
-        server_id: str,
+        self, catalog: Catalog, redis: "Redis", dispatcher: CeleryDispatcher, server_id: str
     ) -> None:
+        settings = self._settings.server
         subscriptions, roster = Subscriptions(), Roster()
         outcomes = Outcomes(self._table, self._library, subscriptions)
         scheduler = Scheduler(self._table, dispatcher, roster, catalog, outcomes, subscriptions)
@@ -163,9 +159,12 @@ class Server:
             redis_trouble=lambda: reader.trouble,
         )
         self._roster, self._redis = roster, redis
+        self._begin(reader, scheduler)
+
+    def _begin(self, reader: EventReader, scheduler: Scheduler) -> None:
         self._own(reader.run, "events")
         self._own(scheduler.run, "dispatch")
-        self._own(lambda: scheduler.watch(redis), "watch")
+        self._own(lambda: scheduler.watch(self._redis), "watch")
         self._own(self._keep_house, "housekeeping")
         scheduler.wake()
 
