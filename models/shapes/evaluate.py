@@ -41,6 +41,7 @@ class Settings:
     steps: int
     guidance: float
     scheduler: str
+    first_seed: int = 0
 
 
 def load_pipeline(settings: Settings) -> Any:
@@ -65,7 +66,8 @@ def draw(settings: Settings, prompts: list[Prompt]) -> list[Image.Image]:
     pictures: list[Image.Image] = []
     for start in range(0, len(prompts), BATCH):
         batch = prompts[start : start + BATCH]
-        seeds = range(start, start + len(batch))
+        first = settings.first_seed + start
+        seeds = range(first, first + len(batch))
         result = pipeline(
             [prompt.text for prompt in batch],
             num_inference_steps=settings.steps,
@@ -131,6 +133,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--scheduler", choices=list(SCHEDULERS), default="ddim")
+    parser.add_argument("--first-seed", type=int, default=0, help="other noise, same prompts")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument("--mistakes", action="store_true", help="list what is wrong, one by one")
@@ -142,7 +145,9 @@ def main() -> None:
     """Command line: see the top of this file."""
     options = parse()
     torch.set_num_threads(options.threads)
-    settings = Settings(options.model, options.steps, options.guidance, options.scheduler)
+    settings = Settings(
+        options.model, options.steps, options.guidance, options.scheduler, options.first_seed
+    )
     prompts = load()
     started = time.perf_counter()
     pictures = draw(settings, prompts)
