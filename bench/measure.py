@@ -89,7 +89,7 @@ def spread(values: Sequence[float], unit: str = "ms", scale: float = 1e3) -> str
 def process_seconds(argv: Sequence[str], environ: dict[str, str]) -> float:
     """Wall time of one whole process."""
     begin = time.perf_counter()
-    subprocess.run(argv, env=environ, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(argv, env=environ, check=True, capture_output=True)
     return time.perf_counter() - begin
 
 

@@ -1,8 +1,8 @@
 """Drawing on a CPU beside a process that keeps a core busy: what waiting threads cost.
 
-Draws with the built-in model in processes of their own, with OpenMP's default policy (threads
-spin while they wait) and with the passive one that sdq's worker sets, alone and with a busy
-neighbour, in turn.
+Draws with the built-in model in processes of their own: with OpenMP's default (threads spin for
+long), with the short spin that sdq's worker sets, and with no spin at all; alone and beside a
+busy process, in turn. `GOMP_SPINCOUNT` is described in the manual of GNU's OpenMP library.
 
     python bench/neighbours.py [--pictures 6]
 """
@@ -29,13 +29,17 @@ for _ in range(int(sys.argv[1]) + 1):
 print(statistics.median(seconds[1:]))
 """
 BUSY = "while True: pass"
+WAYS: tuple[dict[str, str], ...] = (
+    {},
+    {"GOMP_SPINCOUNT": "1000"},
+    {"OMP_WAIT_POLICY": "PASSIVE"},
+)
 
 
-def draw(policy: str, pictures: int) -> float:
+def draw(waiting: dict[str, str], pictures: int) -> float:
     """Median seconds a picture."""
-    environ = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
-    if policy:
-        environ["OMP_WAIT_POLICY"] = policy
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_WAIT", "GOMP_"))}
+    environ |= waiting
     done = subprocess.run(
         [sys.executable, "-c", DRAW, str(pictures)],
         env=environ,
@@ -54,12 +58,12 @@ def main() -> None:
     for name, neighbours in (("alone", 0), ("beside a busy process", 1)):
         busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(neighbours)]
         try:
-            spinning, passive = draw("", options.pictures), draw("PASSIVE", options.pictures)
+            long, short, none = (draw(waiting, options.pictures) for waiting in WAYS)
         finally:
             for process in busy:
                 process.kill()
                 process.wait()
-        print(f"{name}: default {spinning:.2f} s a picture, passive {passive:.2f} s")
+        print(f"{name}: long spin {long:.2f} s a picture, short {short:.2f} s, none {none:.2f} s")
 
 
 if __name__ == "__main__":

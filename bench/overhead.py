@@ -22,8 +22,8 @@ from sdq.spec import ImageSpec, SpecDraft
 
 
 def load_pipeline() -> object:
-    # As sdq's worker does, or this process would draw ten times slower beside it: neighbours.py.
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    # As sdq's worker does, or this process would slow the worker down: neighbours.py.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     import torch
     import transformers
     from diffusers import DiffusionPipeline

@@ -57,10 +57,12 @@ def available() -> list[str]:
 
 
 def _torch() -> Any:
-    # Read when torch's OpenMP is loaded, so it must be set before. Threads that spin while they
-    # wait make drawing on a CPU ten times slower as soon as another process wants a core, and
-    # `sdq up` has a server and a Redis beside the worker: bench/neighbours.py.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Read when torch's OpenMP is loaded, so it must be set before. Threads that spin for long while
+    # they wait make drawing on a CPU many times slower as soon as another process wants a core, and
+    # `sdq up` has a server and a Redis beside the worker. Threads that do not spin at all take
+    # twice as long when they are alone. A short spin is good at both: bench/neighbours.py.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         import torch
     except ImportError as error:

@@ -27,8 +27,8 @@ from sdq.worker.delivery import Delivery
 from sdq.worker.engine import DrawnImage, Engine
 from sdq.worker.pipelines import SCHEDULERS
 
-PROGRESS_INTERVAL_SECONDS = 0.1
-CANCEL_INTERVAL_SECONDS = 0.05
+PROGRESS_INTERVAL_SECONDS = 0.2
+CANCEL_INTERVAL_SECONDS = 0.2
 IDLE_WAKE_SECONDS = 0.25
 """Between two looks at the flags while no step is done: a slow model, or a queue before us."""
 
