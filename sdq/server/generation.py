@@ -17,10 +17,8 @@ from sdq.errors import (
 from sdq.protocol.messages import (
     Accepted,
     CachePolicy,
-    Failure,
     Generate,
     Origin,
-    Picture,
     PlannedPicture,
 )
 from sdq.protocol.states import JobState
@@ -132,18 +130,7 @@ class Generation:
         return True
 
     def _send_hit(self, request: Request, wish: Wish, stored: StoredImage) -> None:
-        request.peer.send(
-            Picture(
-                request_id=request.request_id,
-                index=wish.index,
-                remaining=request.settle(wish.index),
-                key=wish.key,
-                spec=wish.spec,
-                cache=Origin.HIT,
-                draw_seconds=stored.draw_seconds,
-                image=stored.image,
-            )
-        )
+        request.give(wish.index, wish.key, wish.spec, Origin.HIT, stored.image, stored.draw_seconds)
 
     # ------------------------------------------------------------ the whole way
 
@@ -160,7 +147,7 @@ class Generation:
             return
         if missing and (refusal := self._refusal(plan, message, missing)):
             for wish in missing:
-                self._refuse(request, wish, refusal)
+                request.fail(wish.index, refusal.code, refusal.message, refusal.hint)
             missing = []
         if missing:
             await self._enlist(plan, message, request, missing, hits)
@@ -188,18 +175,6 @@ class Generation:
                 "or leave out --no-wait and the job waits",
             )
         return None
-
-    def _refuse(self, request: Request, wish: Wish, error: SdqError) -> None:
-        request.peer.send(
-            Failure(
-                request_id=request.request_id,
-                index=wish.index,
-                remaining=request.settle(wish.index),
-                code=error.code,
-                message=error.message,
-                hint=error.hint,
-            )
-        )
 
     async def _enlist(
         self,
@@ -283,7 +258,7 @@ class Generation:
             return
         # Its row was there, its file was not: that is a miss like any other.
         if refusal := self._refusal(plan, message, [wish]):
-            self._refuse(request, wish, refusal)
+            request.fail(wish.index, refusal.code, refusal.message, refusal.hint)
         else:
             await self._enlist(plan, message, request, [wish], set())
 

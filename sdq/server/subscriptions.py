@@ -9,6 +9,7 @@ import msgspec
 from sdq.protocol.messages import Failure, Origin, Picture, Progress
 from sdq.protocol.states import JobState
 from sdq.server.jobs import Job
+from sdq.spec import ImageSpec
 
 
 class Peer(Protocol):
@@ -40,6 +41,36 @@ class Request:
         self.waiting.pop(index, None)
         self.remaining -= 1
         return self.remaining
+
+    def give(
+        self, index: int, key: str, spec: ImageSpec, origin: Origin, image: bytes, seconds: float
+    ) -> None:
+        """Sends one picture; ``seconds`` is what drawing it took."""
+        self.peer.send(
+            Picture(
+                request_id=self.request_id,
+                index=index,
+                remaining=self.settle(index),
+                key=key,
+                spec=spec,
+                cache=origin,
+                draw_seconds=seconds,
+                image=image,
+            )
+        )
+
+    def fail(self, index: int, code: str, message: str, hint: str = "") -> None:
+        """Says that one picture will not come."""
+        self.peer.send(
+            Failure(
+                request_id=self.request_id,
+                index=index,
+                remaining=self.settle(index),
+                code=code,
+                message=message,
+                hint=hint,
+            )
+        )
 
     @property
     def is_done(self) -> bool:
@@ -120,33 +151,13 @@ class Subscriptions:
     def deliver(self, job: Job, image: bytes, draw_seconds: float) -> int:
         """Sends a picture to all who wait for it; how many they were."""
         subscriptions = self._by_job.pop(job.job_id, [])
-        for subscription in subscriptions:
-            request = subscription.request
-            request.peer.send(
-                Picture(
-                    request_id=request.request_id,
-                    index=subscription.index,
-                    remaining=request.settle(subscription.index),
-                    key=job.key,
-                    spec=job.spec,
-                    cache=subscription.origin,
-                    draw_seconds=draw_seconds,
-                    image=image,
-                )
+        for waiting in subscriptions:
+            waiting.request.give(
+                waiting.index, job.key, job.spec, waiting.origin, image, draw_seconds
             )
         return len(subscriptions)
 
     def fail(self, job_id: str, code: str, message: str, hint: str = "") -> None:
         """Tells all who wait that the picture will not come."""
-        for subscription in self._by_job.pop(job_id, []):
-            request = subscription.request
-            request.peer.send(
-                Failure(
-                    request_id=request.request_id,
-                    index=subscription.index,
-                    remaining=request.settle(subscription.index),
-                    code=code,
-                    message=message,
-                    hint=hint,
-                )
-            )
+        for waiting in self._by_job.pop(job_id, []):
+            waiting.request.fail(waiting.index, code, message, hint)
