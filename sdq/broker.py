@@ -8,7 +8,9 @@ Names in Redis (``<server>`` is the id that a server gave itself at its first st
 ``sdq.events.<server>``         stream: begun, succeeded with the picture, failed; deleted
                                 entry by entry once the server has committed it
 ``sdq.progress.<server>``       stream: steps; trimmed, so news may be lost, pictures not
-``sdq.cancel.<job_id>``         flag: stop this job between two steps; expires by itself
+``sdq.cancel.<job_id>``         a number: attempts up to it stop between two steps; expires by
+                                itself. The dispatch of an attempt cancels the ones before it
+``sdq.drain.<worker_id>``       flag: this worker finishes what it has begun and ends; expires
 ``sdq.workers``                 sorted set: worker ids by the time of their last heartbeat
 ``sdq.worker.<worker_id>``      the last heartbeat; expires by itself
 ``sdq.epoch.<server>``          written by the server; gone when Redis came back empty
@@ -23,7 +25,7 @@ import msgspec
 from celery import Celery
 
 from sdq.protocol.codec import decode, encode
-from sdq.protocol.model import ModelId, Sha256
+from sdq.protocol.model import JobId, ModelId, Sha256, WorkerId
 from sdq.spec import ImageSpec
 
 DRAW_TASK = "sdq.draw"
@@ -33,6 +35,7 @@ HEARTBEAT_TIMEOUT_SECONDS = 8.0
 """A worker that was silent for so long counts as gone."""
 
 CANCEL_FLAG_SECONDS = 3_600
+DRAIN_FLAG_SECONDS = 3_600
 PROGRESS_STREAM_ENTRIES = 2_000
 EVENT_STREAM_ENTRIES = 10_000
 """A stream nobody reads stops growing there; a picture cut off is drawn again."""
@@ -40,10 +43,8 @@ EVENT_STREAM_ENTRIES = 10_000
 MAX_IMAGE_BYTES = 48 * 1024 * 1024
 EVENT_FIELD = b"event"
 
-JobId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-z]{1,40}\Z")]
 Attempt = Annotated[int, msgspec.Meta(ge=1)]
 NotNegative = Annotated[int, msgspec.Meta(ge=0)]
-WorkerId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,100}\Z")]
 
 
 def queue_of(model_id: str, fingerprint: str) -> str:
@@ -61,6 +62,10 @@ def progress_stream(server_id: str) -> str:
 
 def cancel_flag(job_id: str) -> str:
     return f"sdq.cancel.{job_id}"
+
+
+def drain_flag(worker_id: str) -> str:
+    return f"sdq.drain.{worker_id}"
 
 
 def heartbeat_key(worker_id: str) -> str:
@@ -92,7 +97,7 @@ class _Event(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower):
 
 
 class Begun(_Event, frozen=True):
-    """A worker took the job."""
+    """A worker began to draw the job: until then it has it in hand at most."""
 
 
 class Stepped(_Event, frozen=True):
@@ -110,7 +115,10 @@ class Drawn(_Event, frozen=True):
 
 
 class Broke(_Event, frozen=True):
-    """The job failed. ``retryable``: bad luck, another attempt may succeed."""
+    """The job failed. ``retryable``: bad luck, another attempt may succeed.
+
+    ``code`` as in ``sdq.errors``: ``out_of_memory`` may go well on a larger device.
+    """
 
     code: str
     message: str
@@ -121,7 +129,13 @@ class Stopped(_Event, frozen=True):
     """The job was cancelled between two steps."""
 
 
-WorkerEvent = Begun | Stepped | Drawn | Broke | Stopped
+class Returned(_Event, frozen=True):
+    """The worker gives the job back through no fault of it: it is draining, broken, or full."""
+
+    reason: str
+
+
+WorkerEvent = Begun | Stepped | Drawn | Broke | Stopped | Returned
 
 
 class HeldModel(msgspec.Struct, frozen=True):
@@ -136,12 +150,13 @@ class Heartbeat(msgspec.Struct, frozen=True):
     host: str
     models: tuple[HeldModel, ...]
     device: str
-    state: str  # loading, ready, drawing, stopping
-    active: tuple[JobId, ...]  # jobs in hand
+    state: str  # loading, ready, drawing, stopping, broken
+    active: tuple[JobId, ...]  # jobs in hand, whether begun or not
     concurrency: int
     seconds_per_step: float | None  # measured; None until the first picture
     versions: dict[str, str]
     sent_at: float  # seconds since 1970, by the worker's clock
+    note: str = ""  # why it is stopping or broken, in words
 
 
 def pack(value: msgspec.Struct) -> bytes:

@@ -6,8 +6,11 @@
     ├── UsageError               2  wrong usage: a flag, a setting, a file
     │   ├── InvalidSpec             a parameter of a picture is out of its range
     │   ├── UnknownModel            no such model in the catalog
+    │   ├── UnknownJob              no such job, or forgotten long after its end
+    │   ├── UnknownWorker           no such worker online
     │   └── OutputError             a file cannot be written
     ├── ConnectionFailed         3  the server cannot be reached, or hung up
+    │   ├── ServerLeaving           it is being stopped or started again: connect anew
     │   └── ProtocolMismatch        it answers, but speaks something else
     ├── NotAllowed               4  token, role or quota
     ├── NotInLibrary             5  ``--cache only`` and the picture is not there
@@ -15,7 +18,8 @@
     ├── DeadlinePassed           7  ``--timeout`` ran out
     ├── ServerBusy               1  a limit of the server was reached: try again
     ├── GenerationFailed         1  a worker took the job and could not finish it
-    │   └── Cancelled               somebody asked for that
+    │   ├── Cancelled               somebody asked for that
+    │   └── OutOfMemory             the device is too small for the picture
     ├── ModelError               1  a model's files are missing, changed or broken
     │   └── DownloadError           they could not be fetched
     ├── StackError               1  a part (Redis, server, worker) does not run
@@ -58,6 +62,14 @@ class UnknownModel(UsageError):
     code = "unknown_model"
 
 
+class UnknownJob(UsageError):
+    code = "unknown_job"
+
+
+class UnknownWorker(UsageError):
+    code = "unknown_worker"
+
+
 class OutputError(UsageError):
     code = "output"
 
@@ -65,6 +77,10 @@ class OutputError(UsageError):
 class ConnectionFailed(SdqError):
     code = "unreachable"
     exit_code = 3
+
+
+class ServerLeaving(ConnectionFailed):
+    code = "leaving"
 
 
 class ProtocolMismatch(ConnectionFailed):
@@ -101,6 +117,10 @@ class GenerationFailed(SdqError):
 
 class Cancelled(GenerationFailed):
     code = "cancelled"
+
+
+class OutOfMemory(GenerationFailed):
+    code = "out_of_memory"
 
 
 class ModelError(SdqError):

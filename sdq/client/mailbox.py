@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 
 from sdq.errors import SdqError
+from sdq.protocol.job_messages import Draining, Jobs, JobsCancelled, Submitted
 from sdq.protocol.messages import (
     Accepted,
     CancelReply,
@@ -21,14 +22,18 @@ from sdq.protocol.messages import (
 Reply = (
     Accepted
     | CancelReply
+    | Draining
     | ErrorReply
     | Failure
     | FoundPictures
+    | Jobs
+    | JobsCancelled
     | Models
     | Picture
     | Progress
     | Removed
     | Status
+    | Submitted
     | WorkerSettings
 )
 """What a server says about a request."""

@@ -23,6 +23,9 @@ MAX_REQUESTS_IN_FLIGHT = 1_000
 MAX_COUNT = 1_000
 """Pictures of one request."""
 
+MAX_JOBS_AT_ONCE = 1_000
+"""Jobs that one message may name."""
+
 MAX_ERROR_CHARACTERS = 4_000
 """Longer texts of an error reply are cut."""
 

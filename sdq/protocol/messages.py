@@ -1,74 +1,58 @@
 """The messages, as typed structs. ``docs/protocol.md`` tells the same in words.
 
-A message is a msgpack map whose ``type`` names the struct. Every request carries a
-``request_id`` that the client chose (unique among its requests under way), and so does
-all that the server says about it. Bounds are checked when a message is decoded.
+Those about jobs are in ``job_messages.py``.
 """
 
-from enum import StrEnum
 from typing import Annotated
 
 import msgspec
 
-from sdq.protocol.constants import MAX_COUNT
-from sdq.protocol.model import ModelInfo, ModelManifest, Sha256
+from sdq.protocol.job_messages import (
+    Attach,
+    CancelJobs,
+    Draining,
+    DrainWorker,
+    Jobs,
+    JobsCancelled,
+    ListJobs,
+    PlannedPicture,
+    Submit,
+    Submitted,
+)
+from sdq.protocol.model import ModelInfo, ModelManifest
 from sdq.protocol.states import JobState
+from sdq.protocol.vocabulary import (
+    AtLeastOne,
+    BaseMessage,
+    BaseRequest,
+    Count,
+    FirstIndex,
+    Key,
+    KeyPrefix,
+    Priority,
+    RequestId,
+)
+from sdq.protocol.vocabulary import CachePolicy as CachePolicy  # found here too
+from sdq.protocol.vocabulary import Origin as Origin
 from sdq.spec import ImageSpec, Name, SpecDraft
-
-RequestId = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-Key = Sha256
-KeyPrefix = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{4,64}\Z")]
-AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
-Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
-
-
-class CachePolicy(StrEnum):
-    """How a request may use the library."""
-
-    PREFER = "prefer"  # answer from it, else draw and keep
-    ONLY = "only"  # answer from it or not at all
-    REFRESH = "refresh"  # draw again and keep the new one
-    OFF = "off"  # draw, and keep nothing
-
-
-class Origin(StrEnum):
-    """Where a picture of a reply comes from."""
-
-    HIT = "hit"  # it was in the library
-    MADE = "made"  # drawn for this request
-    JOINED = "joined"  # drawn for an equal request that was already under way
-
-
-class _Message(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower):
-    """Base: the tag is the name of the struct in lower case.
-
-    Unknown fields are ignored, so that a newer peer may say more than we understand.
-    """
-
-
-class _Request(_Message, frozen=True, forbid_unknown_fields=True):
-    """Base of what a client asks: a field that would be ignored is refused instead."""
-
-    request_id: RequestId
-
 
 # ---------------------------------------------------------------- both directions
 
 
-class Ping(_Message, frozen=True):
+class Ping(BaseMessage, frozen=True):
     """Are you there? Either side may ask; the answer is a `Pong` with the same number."""
 
     number: RequestId = 0
 
 
-class Pong(_Message, frozen=True):
+class Pong(BaseMessage, frozen=True):
     number: RequestId = 0
 
 
 # ---------------------------------------------------------------- client to server
 
 
-class Hello(_Message, frozen=True):
+class Hello(BaseMessage, frozen=True):
     """The first message of a client: the versions of the protocol that it speaks."""
 
     oldest_protocol: Annotated[int, msgspec.Meta(ge=1)]
@@ -76,7 +60,7 @@ class Hello(_Message, frozen=True):
     client: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
 
-class Generate(_Request, frozen=True):
+class Generate(BaseRequest, frozen=True):
     """Pictures ``first_index`` … ``first_index + count - 1`` of a draft.
 
     Answered by `Accepted` (left out when all of them are hits), `Progress` while it
@@ -85,49 +69,50 @@ class Generate(_Request, frozen=True):
 
     draft: SpecDraft
     count: Count = 1
-    first_index: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 0
+    first_index: FirstIndex = 0
     cache: CachePolicy = CachePolicy.PREFER
     wait: bool = True  # False: an error at once when no worker online holds the model
+    priority: Priority = Priority.NORMAL
 
 
-class Cancel(_Request, frozen=True):
+class Cancel(BaseRequest, frozen=True):
     """Ends request ``target``: what nobody else wants is not drawn. Answer: `CancelReply`."""
 
     target: RequestId
 
 
-class ListModels(_Request, frozen=True):
+class ListModels(BaseRequest, frozen=True):
     """The models of this server. Answer: `Models`."""
 
 
-class GetStatus(_Request, frozen=True):
+class GetStatus(BaseRequest, frozen=True):
     """How the server and its workers are. Answer: `Status`."""
 
 
-class FindPictures(_Request, frozen=True):
+class FindPictures(BaseRequest, frozen=True):
     """The newest pictures whose prompt holds all the words. Answer: `FoundPictures`."""
 
     words: Annotated[str, msgspec.Meta(max_length=1_000)] = ""
     limit: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 50
 
 
-class FetchPicture(_Request, frozen=True):
+class FetchPicture(BaseRequest, frozen=True):
     """The picture whose key begins so. Answer: `Picture`."""
 
     key: KeyPrefix
 
 
-class RemovePictures(_Request, frozen=True):
+class RemovePictures(BaseRequest, frozen=True):
     """Takes pictures out of the library. Answer: `Removed`."""
 
     keys: Annotated[tuple[KeyPrefix, ...], msgspec.Meta(max_length=1_000)]
 
 
-class PruneLibrary(_Request, frozen=True):
+class PruneLibrary(BaseRequest, frozen=True):
     """Applies the retention now. Answer: `Removed`."""
 
 
-class WorkerSetup(_Request, frozen=True):
+class WorkerSetup(BaseRequest, frozen=True):
     """What a worker needs to install a model (``None``: the default one)."""
 
     model: Name | None = None
@@ -147,7 +132,7 @@ class Limits(msgspec.Struct, frozen=True):
     idle_timeout_seconds: Annotated[float, msgspec.Meta(gt=0)]
 
 
-class Welcome(_Message, frozen=True):
+class Welcome(BaseMessage, frozen=True):
     """The server's answer to `Hello`: the version to be spoken from here on."""
 
     protocol: int
@@ -155,7 +140,7 @@ class Welcome(_Message, frozen=True):
     limits: Limits
 
 
-class ErrorReply(_Message, frozen=True):
+class ErrorReply(BaseMessage, frozen=True):
     """The request (``None``: the connection) is over. ``code`` as in ``sdq.errors``."""
 
     request_id: RequestId | None
@@ -164,22 +149,14 @@ class ErrorReply(_Message, frozen=True):
     hint: str = ""
 
 
-class PlannedPicture(msgspec.Struct, frozen=True):
-    index: int
-    key: Key
-    spec: ImageSpec
-    cache: Origin
-    job_id: str | None  # None for a hit
-
-
-class Accepted(_Message, frozen=True):
+class Accepted(BaseMessage, frozen=True):
     """The request is in the server's table: it outlives the server's process."""
 
     request_id: RequestId
     pictures: tuple[PlannedPicture, ...]
 
 
-class Progress(_Message, frozen=True):
+class Progress(BaseMessage, frozen=True):
     """News of one picture that is being waited for."""
 
     request_id: RequestId
@@ -190,9 +167,10 @@ class Progress(_Message, frozen=True):
     steps: int = 0
     ahead: int | None = None  # jobs that eligible workers take before this one
     note: str = ""  # the reason for waiting, in words
+    eta_seconds: float | None = None  # until the picture is there; None: nobody can say
 
 
-class Picture(_Message, frozen=True):
+class Picture(BaseMessage, frozen=True):
     """One picture, whole. ``remaining`` = 0 ends the request."""
 
     request_id: RequestId
@@ -205,7 +183,7 @@ class Picture(_Message, frozen=True):
     image: bytes  # PNG
 
 
-class Failure(_Message, frozen=True):
+class Failure(BaseMessage, frozen=True):
     """One picture that will not come. ``remaining`` = 0 ends the request."""
 
     request_id: RequestId
@@ -216,7 +194,7 @@ class Failure(_Message, frozen=True):
     hint: str = ""
 
 
-class CancelReply(_Message, frozen=True):
+class CancelReply(BaseMessage, frozen=True):
     """``cancelled`` jobs were stopped, ``kept`` go on for somebody else."""
 
     request_id: RequestId
@@ -224,7 +202,7 @@ class CancelReply(_Message, frozen=True):
     kept: int
 
 
-class Models(_Message, frozen=True):
+class Models(BaseMessage, frozen=True):
     request_id: RequestId
     models: tuple[ModelInfo, ...]
 
@@ -234,13 +212,14 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     host: str
     models: tuple[str, ...]
     device: str
-    state: str  # loading, ready, drawing, stopping
+    state: str  # loading, ready, drawing, stopping, broken
     active: int
     seconds_per_step: float | None
     seen_seconds_ago: float
+    note: str = ""  # why it is stopping or broken
 
 
-class Status(_Message, frozen=True):
+class Status(BaseMessage, frozen=True):
     request_id: RequestId
     server: str
     uptime_seconds: float
@@ -265,18 +244,18 @@ class StoredPicture(msgspec.Struct, frozen=True):
     last_used_at: float
 
 
-class FoundPictures(_Message, frozen=True):
+class FoundPictures(BaseMessage, frozen=True):
     request_id: RequestId
     pictures: tuple[StoredPicture, ...]
 
 
-class Removed(_Message, frozen=True):
+class Removed(BaseMessage, frozen=True):
     request_id: RequestId
     pictures: int
     freed_bytes: int
 
 
-class WorkerSettings(_Message, frozen=True):
+class WorkerSettings(BaseMessage, frozen=True):
     """Answer to `WorkerSetup`. ``redis_url`` holds a password: never print it."""
 
     request_id: RequestId
@@ -289,7 +268,12 @@ ClientMessage = (
     | Ping
     | Pong
     | Generate
+    | Submit
+    | Attach
     | Cancel
+    | CancelJobs
+    | ListJobs
+    | DrainWorker
     | ListModels
     | GetStatus
     | FindPictures
@@ -310,6 +294,10 @@ ServerMessage = (
     | Picture
     | Failure
     | CancelReply
+    | Submitted
+    | Jobs
+    | JobsCancelled
+    | Draining
     | Models
     | Status
     | FoundPictures

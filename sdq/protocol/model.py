@@ -22,6 +22,10 @@ RelativePath = Annotated[
 
 Link = Annotated[str, msgspec.Meta(max_length=2_000)]
 
+JobId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-z]{1,40}\Z")]
+WorkerId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,100}\Z")]
+"""Both become parts of names in Redis."""
+
 
 class ModelFile(msgspec.Struct, frozen=True):
     """One file of a model: where it goes below the model's folder, what it must be."""

@@ -14,12 +14,12 @@ from sdq.errors import (
     SdqError,
     ServerBusy,
 )
+from sdq.protocol.job_messages import PlannedPicture
 from sdq.protocol.messages import (
     Accepted,
     CachePolicy,
     Generate,
     Origin,
-    PlannedPicture,
 )
 from sdq.protocol.states import JobState
 from sdq.server.catalog import Catalog

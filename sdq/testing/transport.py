@@ -16,6 +16,7 @@ import msgspec
 from sdq.errors import ConnectionFailed, ProtocolError
 from sdq.metadata import Provenance, png_bytes
 from sdq.protocol.connection import ServerConnection
+from sdq.protocol.job_messages import PlannedPicture
 from sdq.protocol.messages import (
     Accepted,
     Cancel,
@@ -28,7 +29,6 @@ from sdq.protocol.messages import (
     Origin,
     Picture,
     Ping,
-    PlannedPicture,
     Pong,
     Progress,
 )

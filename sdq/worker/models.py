@@ -15,10 +15,10 @@ from pathlib import Path
 
 import msgspec
 
-from sdq.broker import HeldModel, WorkerId
+from sdq.broker import HeldModel
 from sdq.config import Home
 from sdq.errors import ModelError, OutputError, UsageError
-from sdq.protocol.model import ModelFile, ModelManifest, Sha256
+from sdq.protocol.model import ModelFile, ModelManifest, Sha256, WorkerId
 from sdq.worker.download import place, sha256_of
 
 INSTALL_HINT = "run `sdq worker install` first"

@@ -12,8 +12,8 @@ import aiosqlite
 import msgspec
 import pytest
 
-from sdq.broker import JobId
 from sdq.errors import StackError, UsageError
+from sdq.protocol.model import JobId
 from sdq.server.database import Database, Migration, finish, migrate, migrations, storage_error
 
 

@@ -15,8 +15,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from sdq.broker import JobId
 from sdq.errors import StackError
+from sdq.protocol.model import JobId
 from sdq.protocol.states import FINAL_STATES, TRANSITIONS, JobState, may_follow
 from sdq.server import jobs as jobs_module
 from sdq.server.database import Database
