@@ -12,13 +12,22 @@ from pathlib import Path
 
 FOLDERS = tuple(f"{number:02x}" for number in range(256))
 
-_TEMPORARY_SUFFIX = ".tmp"
+_STAGED_SUFFIX = ".tmp"
+_FORMER_SUFFIX = ".old"
 _PICTURE_NAME = re.compile(r"([0-9a-f]{64})\.png")
-_TEMPORARY_NAME = re.compile(r"[0-9a-f]{64}\.png\.tmp")
+_TEMPORARY_NAME = re.compile(r"[0-9a-f]{64}\.png\.(?:tmp|old)")
 
 
 def sha256_of(image: bytes) -> str:
     return hashlib.sha256(image).hexdigest()
+
+
+def _staged(path: Path) -> Path:
+    return path.with_name(path.name + _STAGED_SUFFIX)
+
+
+def _former(path: Path) -> Path:
+    return path.with_name(path.name + _FORMER_SUFFIX)
 
 
 class PictureFiles:
@@ -30,27 +39,59 @@ class PictureFiles:
     def path_of(self, key: str) -> Path:
         return self.directory / key[:2] / f"{key}.png"
 
-    def write(self, key: str, image: bytes) -> str:
-        """Writes, flushes to the disk, then renames. The SHA-256 of the picture.
+    def stage(self, key: str, image: bytes) -> str:
+        """Writes the picture beside its place and flushes it to the disk. Its SHA-256.
 
-        Raises `OSError`; what was there before is then still there, and no half file.
+        Then comes `place`, or `unstage`. Raises `OSError`; no half file is left then.
         """
         path = self.path_of(key)
-        temporary = path.with_name(path.name + _TEMPORARY_SUFFIX)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("wb") as file:
+            with _staged(path).open("wb") as file:
                 file.write(image)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
         except OSError:
             with contextlib.suppress(OSError):
-                temporary.unlink()
+                self.unstage(key)
+            raise
+        return sha256_of(image)
+
+    def unstage(self, key: str) -> None:
+        """Throws away what `stage` wrote. Raises `OSError`."""
+        _staged(self.path_of(key)).unlink(missing_ok=True)
+
+    def place(self, key: str) -> None:
+        """Puts what `stage` wrote into its place, in one step; what was there is kept aside.
+
+        Then comes `settle`, or `displace`. Raises `OSError`; then only what was there is.
+        """
+        path = self.path_of(key)
+        self.settle(key)
+        # Where files cannot have two names, an undone replacement leaves a miss.
+        with contextlib.suppress(OSError):
+            _former(path).hardlink_to(path)
+        try:
+            _staged(path).replace(path)
+        except OSError:
+            for tidy in (self.settle, self.unstage):
+                with contextlib.suppress(OSError):
+                    tidy(key)
             raise
         # The folder is not flushed: a rename lost in a power cut leaves a row without a file,
         # which is a miss.
-        return sha256_of(image)
+
+    def displace(self, key: str) -> None:
+        """Undoes `place`: what was there before is there again. Raises `OSError`."""
+        path = self.path_of(key)
+        try:
+            _former(path).replace(path)
+        except FileNotFoundError:
+            path.unlink(missing_ok=True)
+
+    def settle(self, key: str) -> None:
+        """Lets go of what `place` kept aside. Raises `OSError`."""
+        _former(self.path_of(key)).unlink(missing_ok=True)
 
     def read(self, key: str, size_bytes: int) -> bytes | None:
         """The file, or ``None`` when there is none of this size. Raises `OSError`."""

@@ -2,9 +2,10 @@
 
 import json
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import NamedTuple
 
+import aiosqlite
 import msgspec
 
 from sdq.protocol.messages import StoredPicture
@@ -73,8 +74,18 @@ class PictureIndex:
         row = await self._database.fetch_one(_GET, (key,))
         return None if row is None else PictureRow(_decode_spec(row["spec"]), *row[1:])
 
-    async def put(self, stored: StoredImage, sha256: str, now: float) -> None:
-        """Adds or replaces the row of a picture whose file is there already."""
+    async def put(
+        self,
+        stored: StoredImage,
+        sha256: str,
+        now: float,
+        *,
+        then: Callable[[aiosqlite.Connection], Awaitable[None]] | None = None,
+    ) -> None:
+        """Adds or replaces a row.
+
+        ``then`` goes on in the same transaction; what it raises undoes everything.
+        """
         row = (
             stored.key,
             msgspec.json.encode(stored.spec).decode(),
@@ -87,6 +98,8 @@ class PictureIndex:
         )
         async with self._database.transaction() as inside:
             await inside.execute_fetchall(_PUT, row)
+            if then is not None:
+                await then(inside)
 
     async def remove(self, keys: Collection[str]) -> dict[str, int]:
         """Removes rows; gives the sizes in bytes of those that were there."""

@@ -1,9 +1,10 @@
 """The library: pictures by their key, in memory, in files and in the database's index.
 
-A picture is here whole or not at all. Writing goes file first, row second; removing goes row
-first, file second. So whatever is killed when leaves a file without a row, which `Library.open`
-sweeps away, and never a row that answers with half a picture: a file that is missing, or whose
-hash is not the row's, is a miss.
+A picture is here whole or not at all. Writing goes file first, row second: the file is written
+beside its place and flushed, takes its place inside the transaction that writes the row, and
+that one is committed last. Removing goes row first, file second. So whatever is killed when
+leaves a file without a row, which `Library.open` sweeps away, and never a row that answers with
+half a picture: a file that is missing, or whose hash is not the row's, is a miss.
 
 Retention counts from the last use, not from the day a picture was drawn: what is asked for stays.
 """
@@ -12,8 +13,11 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import aiosqlite
 
 from sdq.errors import StackError, UsageError
 from sdq.protocol.messages import StoredPicture
@@ -32,7 +36,15 @@ MAX_PENDING_USES = 10_000
 REMOVAL_BATCH = 200
 """Pictures removed in one transaction, so that others get their turn in between."""
 
+Settle = Callable[[aiosqlite.Connection], Awaitable[bool]]
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _log = logging.getLogger(__name__)
+
+
+class _NotSettled(Exception):
+    """Ends a transaction of `Library.put` in which ``settle`` gave False."""
 
 
 class Library:
@@ -127,13 +139,27 @@ class Library:
         last_uses = await self._index.last_uses(keys)
         return {key for key, last_used_at in last_uses.items() if self._is_fresh(key, last_used_at)}
 
-    async def put(self, key: str, spec: ImageSpec, image: bytes, draw_seconds: float) -> None:
+    async def put(
+        self,
+        key: str,
+        spec: ImageSpec,
+        image: bytes,
+        draw_seconds: float,
+        *,
+        settle: Settle | None = None,
+    ) -> bool:
         """Takes a picture in, or puts it in the place of the one with this key.
 
-        Raises `StackError` when the disk is full or cannot be written; nothing half is left.
-        A cancel waits until the picture is in.
+        ``settle`` is called in the transaction that commits the picture's row: what it writes
+        and the row are committed together or not at all. When it gives False, or raises, nothing
+        has changed: a picture that was there before is there still. It uses the connection that
+        it is handed, and no method of the library.
+
+        Whether the picture was taken in: what ``settle`` gave. Raises `StackError` when the disk
+        is full or cannot be written; nothing half is left. A cancel waits until the picture is
+        in.
         """
-        await finish(self._put(StoredImage(key, spec, image, draw_seconds)))
+        return await finish(self._put(StoredImage(key, spec, image, draw_seconds), settle))
 
     async def find(self, words: str, limit: int) -> list[StoredPicture]:
         """The newest pictures whose prompt holds all of the words, whatever their case."""
@@ -237,22 +263,45 @@ class Library:
                 await finish(self._delete([key]))
             return stored, self._changes
 
-    async def _put(self, stored: StoredImage) -> None:
+    async def _put(self, stored: StoredImage, settle: Settle | None) -> bool:
         async with self._changing:
             self._changes += 1
-            try:
-                sha256 = await asyncio.to_thread(self._files.write, stored.key, stored.image)
-            except OSError as error:
-                reraise(error, self._files.directory)
+            sha256 = await self._on_disk(self._files.stage, stored.key, stored.image)
             now = self._clock()
+            placed = False
+
+            async def then(inside: aiosqlite.Connection) -> None:
+                nonlocal placed
+                if settle is not None and not await settle(inside):
+                    raise _NotSettled
+                await self._on_disk(self._files.place, stored.key)
+                placed = True
+
             try:
-                await self._index.put(stored, sha256, now)
-            except BaseException:
-                self._memory.discard(stored.key)
-                await asyncio.to_thread(self._files.remove, [stored.key])
+                await self._index.put(stored, sha256, now, then=then)
+            except BaseException as error:
+                await self._tidy(self._files.displace if placed else self._files.unstage, stored)
+                if isinstance(error, _NotSettled):
+                    return False
                 raise
             self._changes += 1
             self._memory.add(stored, now)
+            await self._tidy(self._files.settle, stored)
+            return True
+
+    async def _tidy(self, step: Callable[[str], None], stored: StoredImage) -> None:
+        """What cannot be tidied up now is a miss at worst, and swept at the next start."""
+        try:
+            await self._on_disk(step, stored.key)
+        except StackError as error:
+            _log.warning("picture %s: %s", stored.key, error)
+
+    async def _on_disk(self, step: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """In a thread: what the disk says is said in words."""
+        try:
+            return await asyncio.to_thread(step, *arguments, **named)
+        except OSError as error:
+            reraise(error, self._files.directory)
 
     async def _remove(self, keys: Sequence[str]) -> tuple[int, int]:
         async with self._changing:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import aiosqlite
 import pytest
 
 from sdq.errors import StackError
@@ -26,9 +27,9 @@ KEY = key_for(0)
 
 KILLED = """
 import asyncio, os, pathlib, signal, sys
+import aiosqlite
 from sdq.server.database import Database
 from sdq.server.files import PictureFiles
-from sdq.server.index import PictureIndex
 from sdq.server.library import Library
 from sdq.spec import ImageSpec
 
@@ -48,7 +49,7 @@ async def main():
     elif moment == "before-rename":
         pathlib.Path.replace = die
     elif moment == "before-commit":
-        PictureIndex.put = die
+        aiosqlite.Connection.commit = die
     elif moment == "removing":
         PictureFiles.remove = die
         await library.remove([key])
@@ -59,16 +60,19 @@ asyncio.run(main())
 """
 
 
+MOMENTS = ["before-flush", "before-rename", "before-commit"]
+
+
 def kill_at(shelf: Shelf, key: str, moment: str) -> None:
     command = [sys.executable, "-c", KILLED, str(shelf.root), key, moment]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-@pytest.mark.parametrize("moment", ["before-flush", "before-rename", "before-commit"])
+@pytest.mark.parametrize("moment", MOMENTS)
 async def test_killed_in_the_middle_of_put_there_is_no_picture(shelf: Shelf, moment: str):
     kill_at(shelf, KEY, moment)
-    assert len(shelf.files()) == 1
+    assert len([path for path in shelf.files() if KEY in path.name]) == 1
     async with shelf.open() as library:
         assert shelf.files() == set()
         assert await library.get(KEY) is None
@@ -97,6 +101,84 @@ async def test_killed_while_replacing_it_is_never_a_mixture(
         stored = await library.get(KEY)
         assert (stored and stored.image) == left
         assert len(shelf.files()) == (await library.stats()).pictures == (1 if left else 0)
+
+
+@pytest.mark.parametrize("trouble", [None, ZeroDivisionError, StackError("the row is gone")])
+async def test_what_is_not_settled_leaves_everything_as_it_was(
+    shelf: Shelf, spec: ImageSpec, trouble: Exception | type[Exception] | None
+):
+    async def settle(inside: aiosqlite.Connection) -> bool:
+        await inside.execute("INSERT INTO meta VALUES ('half', 'x')")
+        if trouble is not None:
+            raise trouble
+        return False
+
+    async def put(key: str) -> None:
+        if trouble is None:
+            assert await library.put(key, spec, b"new one", 2.0, settle=settle) is False
+        else:
+            with pytest.raises(trouble if isinstance(trouble, type) else type(trouble)):
+                await library.put(key, spec, b"new one", 2.0, settle=settle)
+
+    for memory_bytes in (0, 10**6):
+        async with shelf.open(memory_bytes=memory_bytes) as library:
+            assert await library.put(KEY, spec, b"old", 1.0) is True
+            await put(KEY)
+            await put(key_for(1))
+            stored = await library.get(KEY)
+            assert stored is not None
+            assert (stored.image, stored.draw_seconds) == (b"old", 1.0)
+            assert await library.get(key_for(1)) is None
+            assert shelf.files() == {shelf.path(KEY)}
+            assert await library.stats() == LibraryStats(1, 3)
+
+
+async def test_what_settle_writes_is_committed_with_the_picture(tmp_path: Path, spec: ImageSpec):
+    shelf = Shelf(tmp_path)
+    database = await Database.open(shelf.root / "sdq.sqlite3")
+    library = await Library.open(
+        database, shelf.pictures, retention_days=30, max_bytes=10**9, memory_bytes=0
+    )
+
+    async def settle(inside: aiosqlite.Connection) -> bool:
+        # The order of the promise: who sees the job's end finds the picture.
+        assert not shelf.path(KEY).exists()
+        await inside.execute("INSERT INTO meta VALUES ('done', 'x')")
+        return True
+
+    async def done() -> bool:
+        return bool(await database.fetch_all("SELECT 1 FROM meta WHERE name = 'done'"))
+
+    async def broken_commit(_: aiosqlite.Connection) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aiosqlite.Connection, "commit", broken_commit)
+        with pytest.raises(StackError, match="is full"):
+            await library.put(KEY, spec, b"picture", 1.0, settle=settle)
+    assert not await done()
+    assert shelf.files() == set()
+    assert await library.put(KEY, spec, b"picture", 1.0, settle=settle) is True
+    assert await done()
+    assert await library.get(KEY) is not None
+    await library.close()
+    await database.close()
+
+
+async def test_when_the_commit_fails_the_one_before_stays(shelf: Shelf, spec: ImageSpec):
+    async def broken_commit(_: aiosqlite.Connection) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with shelf.open(memory_bytes=0) as library:
+        await library.put(KEY, spec, b"old", 1.0)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(aiosqlite.Connection, "commit", broken_commit)
+            with pytest.raises(StackError, match="is full"):
+                await library.put(KEY, spec, b"new one", 1.0)
+        stored = await library.get(KEY)
+        assert stored is not None
+        assert stored.image == b"old"
+        assert shelf.files() == {shelf.path(KEY)}
 
 
 async def test_killed_while_removing_the_rest_is_swept(shelf: Shelf, spec: ImageSpec):
