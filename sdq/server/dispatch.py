@@ -21,7 +21,7 @@ from sdq.broker import (
     to_argument,
 )
 from sdq.errors import StackError
-from sdq.server.jobs import Job
+from sdq.server.job import Job
 
 
 class RedisGone(StackError):

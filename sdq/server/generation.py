@@ -12,7 +12,6 @@ from sdq.errors import (
     NobodyCanDoIt,
     NotInLibrary,
     SdqError,
-    ServerBusy,
 )
 from sdq.protocol.job_messages import PlannedPicture
 from sdq.protocol.messages import (
@@ -24,7 +23,8 @@ from sdq.protocol.messages import (
 from sdq.protocol.states import JobState
 from sdq.server.catalog import Catalog
 from sdq.server.dispatch import Dispatcher, RedisGone
-from sdq.server.jobs import Job, JobTable, NewJob
+from sdq.server.job import Job, NewJob
+from sdq.server.jobs import JobTable
 from sdq.server.library import Library, StoredImage
 from sdq.server.roster import Roster
 from sdq.server.scheduler import Scheduler
@@ -216,26 +216,22 @@ class Generation:
         self, plan: Plan, message: Generate, request: Request, missing: Sequence[Wish]
     ) -> tuple[set[str], list[Job]]:
         """The jobs of the missing pictures, and which of them others had already asked for."""
-        counts = await self._table.counts()
-        if counts.get(JobState.QUEUED, 0) + len(missing) > self._max_queued_jobs:
-            raise ServerBusy(
-                f"{self._max_queued_jobs} pictures are waiting already", hint="try again later"
-            )
-        keep = message.cache is not CachePolicy.OFF
-        in_flight = await self._table.in_flight([wish.key for wish in missing]) if keep else {}
-        jobs = await self._table.add(
+        added = await self._table.add(
             [
                 NewJob(
                     key=wish.key,
                     spec=wish.spec,
                     fingerprint=plan.fingerprint,
-                    keep=keep,
+                    keep=message.cache is not CachePolicy.OFF,
                     identity=request.peer.identity,
+                    priority=message.priority,
                 )
                 for wish in missing
-            ]
+            ],
+            max_queued=self._max_queued_jobs,
         )
-        return {job.job_id for job in in_flight.values()}, jobs
+        known = {job.job_id for job, is_new in added if not is_new}
+        return known, [job for job, _ in added]
 
     async def _settle_finished(self, jobs: Sequence[Job]) -> None:
         """A picture may have come between the look into the library and the job: the job of an
@@ -292,7 +288,7 @@ class Generation:
             keep=cancelled.keep,
             identity=cancelled.identity,
         )
-        (job,) = await self._table.add([again])
+        ((job, _),) = await self._table.add([again])
         self._subscriptions.move(cancelled.job_id, job.job_id)
 
     async def _stop(self, job_ids: Sequence[str]) -> None:

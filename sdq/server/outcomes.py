@@ -11,7 +11,8 @@ import struct
 from sdq.broker import MAX_IMAGE_BYTES, Begun, Broke, Drawn, Stepped, Stopped, WorkerEvent
 from sdq.errors import GenerationFailed, StackError
 from sdq.protocol.states import FINAL_STATES, JobState
-from sdq.server.jobs import Job, JobTable
+from sdq.server.job import Job
+from sdq.server.jobs import JobTable
 from sdq.server.library import Library
 from sdq.server.subscriptions import Subscriptions
 

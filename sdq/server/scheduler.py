@@ -17,10 +17,12 @@ from sdq.errors import StackError, UnknownModel
 from sdq.protocol.states import JobState
 from sdq.server.catalog import Catalog
 from sdq.server.dispatch import Dispatcher, RedisGone
-from sdq.server.jobs import Job, JobTable
+from sdq.server.job import Job
+from sdq.server.jobs import JobTable
 from sdq.server.outcomes import Outcomes
 from sdq.server.roster import Roster
 from sdq.server.subscriptions import Subscriptions
+from sdq.server.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ class Scheduler:
     def __init__(
         self,
         table: JobTable,
+        turns: Turns,
         dispatcher: Dispatcher,
         roster: Roster,
         catalog: Catalog,
@@ -50,6 +53,7 @@ class Scheduler:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._table = table
+        self._turns = turns
         self._dispatcher = dispatcher
         self._roster = roster
         self._catalog = catalog
@@ -107,7 +111,7 @@ class Scheduler:
         """Fills the window of every model. Raises `RedisGone`: the jobs wait again."""
         for model_id in await self._table.queued_models():
             room = await self._room(model_id)
-            jobs = await self._table.dispatch_next(model_id, room) if room > 0 else []
+            jobs = await self._turns.dispatch_next(model_id, room) if room > 0 else []
             if not jobs:
                 continue
             try:

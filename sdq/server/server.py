@@ -36,6 +36,8 @@ from sdq.server.roster import Roster
 from sdq.server.scheduler import Scheduler
 from sdq.server.session import Session
 from sdq.server.subscriptions import Subscriptions
+from sdq.server.turns import Turns
+from sdq.server.wants import Wants
 
 log = logging.getLogger(__name__)
 
@@ -115,8 +117,9 @@ class Server:
         )
         owned.push_async_callback(self._library.close)
         self._table = JobTable(database)
+        self._turns, self._wants = Turns(database), Wants(database)
         now = {manifest.model_id: manifest.fingerprint for manifest in catalog.manifests()}
-        if cancelled := await self._table.cancel_unwanted(now):
+        if cancelled := await self._table.cancel_stale(now):
             log.info("%d jobs of before are cancelled: nobody can be given them", cancelled)
         redis = connect(redis_url)
         owned.push_async_callback(redis.aclose)
@@ -130,7 +133,9 @@ class Server:
         settings = self._settings.server
         subscriptions, roster = Subscriptions(), Roster()
         outcomes = Outcomes(self._table, self._library, subscriptions)
-        scheduler = Scheduler(self._table, dispatcher, roster, catalog, outcomes, subscriptions)
+        scheduler = Scheduler(
+            self._table, self._turns, dispatcher, roster, catalog, outcomes, subscriptions
+        )
         generation = Generation(
             catalog,
             self._library,

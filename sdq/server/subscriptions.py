@@ -8,7 +8,7 @@ import msgspec
 
 from sdq.protocol.messages import Failure, Origin, Picture, Progress
 from sdq.protocol.states import JobState
-from sdq.server.jobs import Job
+from sdq.server.job import Job
 from sdq.spec import ImageSpec
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sdq.broker import Begun, Broke, Drawn, Heartbeat, HeldModel, queue_of
 from sdq.protocol.model import ModelManifest
 from sdq.server.dispatch import RedisGone
-from sdq.server.jobs import Job
+from sdq.server.job import Job
 
 
 class MemoryDispatcher:

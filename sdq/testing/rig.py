@@ -22,6 +22,8 @@ from sdq.server.outcomes import Outcomes
 from sdq.server.roster import Roster
 from sdq.server.scheduler import Scheduler
 from sdq.server.subscriptions import Request, Subscriptions
+from sdq.server.turns import Turns
+from sdq.server.wants import Wants
 from sdq.testing.dispatch import MemoryDispatcher, heartbeat
 
 M = TypeVar("M", bound=msgspec.Struct)
@@ -62,6 +64,8 @@ class Rig:
     catalog: Catalog
     library: Library
     table: JobTable
+    turns: Turns
+    wants: Wants
     dispatcher: MemoryDispatcher
     roster: Roster
     subscriptions: Subscriptions
@@ -100,11 +104,12 @@ async def open_rig(
             clock=clock,
         )
         table = JobTable(database, clock=clock)
+        turns, wants = Turns(database, clock=clock), Wants(database, clock=clock)
         catalog, roster, subscriptions = Catalog.load(), Roster(clock), Subscriptions()
         dispatcher = MemoryDispatcher()
         outcomes = Outcomes(table, library, subscriptions)
         scheduler = Scheduler(
-            table, dispatcher, roster, catalog, outcomes, subscriptions, clock=clock
+            table, turns, dispatcher, roster, catalog, outcomes, subscriptions, clock=clock
         )
         generation = Generation(
             catalog,
@@ -121,6 +126,8 @@ async def open_rig(
             catalog,
             library,
             table,
+            turns,
+            wants,
             dispatcher,
             roster,
             subscriptions,
