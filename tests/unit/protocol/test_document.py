@@ -22,6 +22,8 @@ IN_WORDS = {
     r"^[0-9a-f]{64}\Z": "64 hex digits",
     r"^[0-9a-f]{4,64}\Z": "4 to 64 hex digits",
     r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z": "model id",
+    r"^[0-9a-z]{1,40}\Z": "job id",
+    r"^[A-Za-z0-9_.-]{1,100}\Z": "worker id",
     r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*\Z": "relative path",
 }
 
