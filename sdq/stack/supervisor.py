@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from sdq.errors import StackError
 from sdq.stack.console import Say, say
@@ -33,7 +33,8 @@ class Child:
     """A program that shall always run.
 
     ``ready`` returns once the child does its work; without it a started child is ready. Output
-    goes to ``log_file``. ``env`` may be changed between two starts.
+    goes to ``log_file``. ``env`` may be changed between two starts. ``may_leave``: once it was
+    ready, its exit code 0 means that it was told to end, and it is not started again.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Child:
     ready: Callable[[], Awaitable[None]] | None = None
     ready_timeout_seconds: float = 60.0
     stop_timeout_seconds: float = 5.0
+    may_leave: bool = False
 
 
 class Supervisor:
@@ -124,6 +126,13 @@ class Supervisor:
                 task.exception()  # was raised by start or failed
 
 
+class _Ending(NamedTuple):
+    """How one run of a child ended."""
+
+    words: str
+    cleanly: bool = False
+
+
 class _Watched:
     """One child and the task that keeps it running."""
 
@@ -139,7 +148,10 @@ class _Watched:
         policy, quick_crashes = self._policy, 0
         while True:
             began = time.monotonic()
-            what_happened = await self._run_once()
+            what_happened, cleanly = await self._run_once()
+            if cleanly and self.child.may_leave and self.ready.is_set():
+                self._tell(f"{self.child.name} was told to end, and did: it stays away")
+                await asyncio.Event().wait()  # until we are cancelled
             lived_seconds = time.monotonic() - began
             quick_crashes = 1 if lived_seconds >= policy.steady_seconds else quick_crashes + 1
             if not self.ready.is_set():
@@ -157,22 +169,22 @@ class _Watched:
             )
             await asyncio.sleep(pause_seconds)
 
-    async def _run_once(self) -> str:
-        """Runs the child to its end; how it ended, in words. Cancelling ends the child."""
+    async def _run_once(self) -> _Ending:
+        """Runs the child to its end; how it ended. Cancelling ends the child."""
         child, again = self.child, self.ready.is_set()
         try:
             self._log_start_bytes = _size_bytes(child.log_file)
             with child.log_file.open("ab") as log:
                 process = await spawn(child.argv, child.env, output=log.fileno())
         except OSError as error:  # no process, no descriptor, no disk: perhaps the next time
-            return f"could not be started: {error.strerror}"
+            return _Ending(f"could not be started: {error.strerror}")
         exited = asyncio.create_task(process.wait())
         ready = asyncio.create_task(self._become_ready())
         try:
             await asyncio.wait({exited, ready}, return_when=asyncio.FIRST_COMPLETED)
             if not exited.done():
                 if not ready.result():
-                    return f"was not ready after {child.ready_timeout_seconds:g} s"
+                    return _Ending(f"was not ready after {child.ready_timeout_seconds:g} s")
                 self.ready.set()
                 if again and child.ready:  # without a probe nobody knows
                     self._tell(f"{child.name} runs again")
@@ -244,13 +256,13 @@ async def run_to_end(argv: Sequence[str], env: Mapping[str, str]) -> int:
         await end(process, Child.stop_timeout_seconds)
 
 
-def _ending(returncode: int) -> str:
+def _ending(returncode: int) -> _Ending:
     if returncode >= 0:
-        return f"ended with exit code {returncode}"
+        return _Ending(f"ended with exit code {returncode}", cleanly=returncode == 0)
     try:
-        return f"was killed by {signal.Signals(-returncode).name}"
+        return _Ending(f"was killed by {signal.Signals(-returncode).name}")
     except ValueError:
-        return f"was killed by signal {-returncode}"
+        return _Ending(f"was killed by signal {-returncode}")
 
 
 def _size_bytes(path: Path) -> int:

@@ -121,6 +121,7 @@ class _Parts:
             env=self._env.copy(),
             ready=ready,
             ready_timeout_seconds=WORKER_READY_TIMEOUT_SECONDS,
+            may_leave=True,  # `sdq worker drain`
         )
         await self._supervisor.start(worker)
         return found[-1]

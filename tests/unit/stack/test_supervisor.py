@@ -256,3 +256,25 @@ async def test_run_to_end_gives_the_exit_code_and_ends_when_cancelled(tmp_path: 
     await asyncio.wait({running})
 
     assert (tmp_path / "notes").read_text().splitlines() == ["slow started", "slow stopped"]
+
+
+async def test_a_child_that_may_leave_stays_away_after_a_clean_end(stage: Stage):
+    leaving = stage.child("worker")
+    leaving.may_leave = True
+    await stage.supervisor.start(stage.child("other"))
+    await stage.supervisor.start(leaving)
+    os.kill(stage.pid("worker"), signal.SIGTERM)
+    await until(lambda: "worker was told to end, and did: it stays away" in stage.told)
+    with pytest.raises(TimeoutError):  # the others go on, and nothing counts as failed
+        async with asyncio.timeout(0.3):
+            await stage.supervisor.failed()
+    assert stage.notes().count("worker started") == 1
+    assert stage.pid("other")
+
+
+async def test_a_child_that_may_leave_is_started_again_after_a_kill(stage: Stage):
+    child = stage.child("worker")
+    child.may_leave = True
+    await stage.supervisor.start(child)
+    os.kill(stage.pid("worker"), signal.SIGKILL)
+    await until(lambda: stage.notes().count("worker started") == 2)
