@@ -5,6 +5,7 @@ equal events changes nothing and is recognised by that.
 """
 
 import json
+import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -73,14 +74,12 @@ RETURNING *
 """
 _CANCEL_STALE = f"""
 UPDATE jobs SET state = 'cancelled', changed_at = ? WHERE {IN_FLIGHT} AND (
-    keep = 0 OR EXISTS (
+    keep = 0 OR NOT EXISTS (SELECT 1 FROM wants WHERE wants.sequence = jobs.sequence) OR EXISTS (
         SELECT 1 FROM json_each(?) AS now WHERE now.key = model_id AND now.value <> fingerprint
     )
 ) RETURNING sequence
 """  # noqa: S608
-_IN_STATE = """
-SELECT * FROM jobs WHERE state IN (SELECT value FROM json_each(?)) ORDER BY sequence LIMIT ?
-"""
+_IN_STATE = "SELECT * FROM jobs WHERE state = ? ORDER BY sequence LIMIT ?"
 _QUEUED_NOW = "SELECT coalesce(sum(jobs), 0) AS jobs FROM job_counts WHERE state = 'queued'"
 _COUNTS = "SELECT state, sum(jobs) AS jobs FROM job_counts GROUP BY state"
 _QUEUED_MODELS = """
@@ -92,9 +91,9 @@ DELETE FROM jobs WHERE sequence IN (
 ) RETURNING sequence
 """  # noqa: S608
 _PURGE_TURNS = """
-DELETE FROM turns WHERE waiting = 0 AND served < (
+DELETE FROM turns WHERE waiting = 0 AND (served = 0 OR served < (
     SELECT max(served) - ? FROM turns AS other WHERE other.model_id = turns.model_id
-)
+))
 """
 
 
@@ -205,7 +204,11 @@ class JobTable:
 
     async def in_state(self, states: Collection[JobState], limit: int = 10_000) -> list[Job]:
         """The oldest jobs that are in one of the states."""
-        return jobs_of(await self._database.fetch_all(_IN_STATE, (json_list(states), limit)))
+        rows: list[sqlite3.Row] = []
+        async with self._database.transaction() as inside:  # no job moves while we look
+            for state in states:  # one after the other: each is read in order, nothing is sorted
+                rows += await inside.execute_fetchall(_IN_STATE, (state, limit))
+        return jobs_of(rows)[:limit]
 
     async def in_flight(self, keys: Sequence[str]) -> dict[str, Job]:
         """By key: the kept jobs that are not final, at most one a key."""
@@ -222,8 +225,9 @@ class JobTable:
     async def cancel_stale(self, fingerprints: Mapping[str, str]) -> int:
         """Cancels jobs of before this start whose pictures nobody can be given; how many.
 
-        Those that would not be kept: who waited is gone. And those for other files of a model
-        than it has now (``fingerprints``, by model id): no request leads to their keys any more.
+        Those that would not be kept: who waited is gone. Those that nobody wants: a server was
+        killed between the last one's withdrawal and the cancel. And those for other files of a
+        model than it has now (``fingerprints``, by model id): no request leads to their keys.
         """
         values = (self._clock(), json.dumps(dict(fingerprints)))
         async with self._database.transaction() as inside:

@@ -35,7 +35,7 @@ _FIRST_IN_LINE = f"""
 {_GIVE} WHERE sequence = (
     SELECT sequence FROM wants INDEXED BY wants_in_line
     WHERE stage = 0 AND model_id = ? AND identity = ? ORDER BY rank, sequence LIMIT 1
-)
+) AND state = 'queued'
 RETURNING *
 """  # noqa: S608
 _STANDINGS = """
@@ -75,7 +75,7 @@ class Turns:
         async with self._database.transaction() as inside:
             rows = await inside.execute_fetchall(_AGAIN, (now, now, model_id, limit))
             jobs = jobs_of(rows)
-            while len(jobs) < limit:
+            for _ in range(limit - len(jobs)):
                 served = list(await inside.execute_fetchall(_SERVE, {"model_id": model_id}))
                 if not served:
                     break

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sdq.protocol.vocabulary import Priority
 from sdq.server.database import Database
-from sdq.server.job import PRIORITIES, Job, job_of, jobs_of, json_list
+from sdq.server.job import PRIORITIES, RANKS, Job, job_of, jobs_of, json_list
 from sdq.server.jobs import IN_FLIGHT
 
 _HELD_LESS = """
@@ -29,16 +29,22 @@ RETURNING sequence
 """
 _WITHDRAW_ALL = """
 DELETE FROM wants WHERE identity = ? AND sequence IN (
-    SELECT sequence FROM wants WHERE identity = ? AND stage < 2 ORDER BY sequence LIMIT ?
+    SELECT sequence FROM wants WHERE identity = ? AND stage < 2 ORDER BY stage, sequence LIMIT ?
 ) RETURNING sequence
 """
+_ADOPT = f"""
+INSERT INTO wants (sequence, identity, model_id, rank, holders, stage)
+SELECT sequence, ?, model_id, ?, 1, CASE WHEN state = 'queued' THEN 0 ELSE 1 END
+FROM jobs WHERE job_id IN (SELECT value FROM json_each(?)) AND {IN_FLIGHT}
+ON CONFLICT DO NOTHING
+"""  # noqa: S608 - made of our own constants, as all below
 _IDS_OF = "SELECT job_id FROM jobs WHERE sequence IN (SELECT value FROM json_each(?))"
 _CANCEL_UNWANTED = f"""
 UPDATE jobs SET state = 'cancelled', changed_at = ?
 WHERE job_id IN (SELECT value FROM json_each(?)) AND {IN_FLIGHT}
 AND NOT EXISTS (SELECT 1 FROM wants WHERE wants.sequence = jobs.sequence)
 RETURNING *
-"""  # noqa: S608 - made of our own constants, as all below
+"""  # noqa: S608
 _WITH_WANTS = """
 SELECT jobs.*, mine.rank AS my_rank,
     (SELECT min(rank) FROM wants WHERE wants.sequence = jobs.sequence) AS any_rank
@@ -71,6 +77,16 @@ class Wants:
         self._database = database
         self._clock = clock
 
+    async def adopt(self, identity: str, job_ids: Sequence[str]) -> None:
+        """This person wants these jobs from now on, if they have not ended.
+
+        For whoever waits for a job (`Attach`) that nobody else wants any more: a job that nobody
+        wants stands in nobody's line.
+        """
+        async with self._database.transaction() as inside:
+            values = (identity, RANKS[Priority.NORMAL], json_list(job_ids))
+            await inside.execute_fetchall(_ADOPT, values)
+
     async def release(self, identity: str, job_ids: Sequence[str]) -> None:
         """One request of this person wants these jobs no more (an id twice: twice)."""
         async with self._database.transaction() as inside:
@@ -82,7 +98,8 @@ class Wants:
         return await self._withdraw(_WITHDRAW, (identity, json_list(job_ids)))
 
     async def withdraw_some(self, identity: str, limit: int) -> list[str]:
-        """`withdraw` for the oldest jobs in flight; fewer than ``limit``: there are no more."""
+        """`withdraw` for any that have not ended, the queued ones first. Fewer than ``limit``
+        mean that there are no more."""
         return await self._withdraw(_WITHDRAW_ALL, (identity, identity, limit))
 
     async def _withdraw(self, sql: str, values: tuple[object, ...]) -> list[str]:
