@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
@@ -27,17 +28,11 @@ from sdq.server.catalog import Catalog
 from sdq.server.database import Database
 from sdq.server.dispatch import CeleryDispatcher
 from sdq.server.events import BLOCK_MILLISECONDS, EventReader
-from sdq.server.generation import Generation
 from sdq.server.handlers import Handlers
-from sdq.server.jobs import JobTable
 from sdq.server.library import Library
-from sdq.server.outcomes import Outcomes
 from sdq.server.roster import Roster
-from sdq.server.scheduler import Scheduler
 from sdq.server.session import Session
-from sdq.server.subscriptions import Subscriptions
-from sdq.server.turns import Turns
-from sdq.server.wants import Wants
+from sdq.server.wiring import Parts, Storage, wire
 
 log = logging.getLogger(__name__)
 
@@ -116,62 +111,47 @@ class Server:
             memory_bytes=settings.memory_cache_bytes,
         )
         owned.push_async_callback(self._library.close)
-        self._table = JobTable(database)
-        self._turns, self._wants = Turns(database), Wants(database)
-        now = {manifest.model_id: manifest.fingerprint for manifest in catalog.manifests()}
-        if cancelled := await self._table.cancel_stale(now):
-            log.info("%d jobs of before are cancelled: nobody can be given them", cancelled)
         redis = connect(redis_url)
         owned.push_async_callback(redis.aclose)
         dispatcher = CeleryDispatcher(redis, redis_url, database.server_id)
         owned.push_async_callback(dispatcher.close)
-        self._wire(catalog, redis, dispatcher, database.server_id)
-
-    def _wire(
-        self, catalog: Catalog, redis: "Redis", dispatcher: CeleryDispatcher, server_id: str
-    ) -> None:
-        settings = self._settings.server
-        subscriptions, roster = Subscriptions(), Roster()
-        outcomes = Outcomes(self._table, self._library, subscriptions)
-        scheduler = Scheduler(
-            self._table, self._turns, dispatcher, roster, catalog, outcomes, subscriptions
-        )
-        generation = Generation(
-            catalog,
-            self._library,
-            self._table,
+        self._redis, self._roster = redis, Roster()
+        parts = wire(
+            Storage(database, catalog, self._library, time.time),
             dispatcher,
-            roster,
-            scheduler,
-            subscriptions,
+            self._roster,
             max_count=settings.max_count,
             max_queued_jobs=settings.max_queued_jobs,
         )
+        self._table = parts.table
+        now = {manifest.model_id: manifest.fingerprint for manifest in catalog.manifests()}
+        if cancelled := await parts.table.cancel_stale(now):
+            log.info("%d jobs of before are cancelled: nobody can be given them", cancelled)
+        self._begin(parts, database.server_id)
 
+    def _begin(self, parts: Parts, server_id: str) -> None:
         async def apply(event: WorkerEvent) -> None:
-            if await outcomes.apply(event):
-                scheduler.wake()
+            if await parts.outcomes.apply(event):
+                parts.scheduler.wake()
 
-        reader = EventReader(redis, server_id, apply=apply, on_empty=scheduler.take_back)
+        reader = EventReader(
+            self._redis, server_id, apply=apply, on_empty=parts.scheduler.take_back
+        )
         self._handlers = Handlers(
-            settings,
-            catalog,
-            self._library,
-            self._table,
-            roster,
-            generation,
+            self._settings.server,
+            parts.catalog,
+            parts.library,
+            parts.table,
+            parts.roster,
+            parts.generation,
             worker_redis_url=self._worker_redis_url,
             redis_trouble=lambda: reader.trouble,
         )
-        self._roster, self._redis = roster, redis
-        self._begin(reader, scheduler)
-
-    def _begin(self, reader: EventReader, scheduler: Scheduler) -> None:
         self._own(reader.run, "events")
-        self._own(scheduler.run, "dispatch")
-        self._own(lambda: scheduler.watch(self._redis), "watch")
+        self._own(parts.scheduler.run, "dispatch")
+        self._own(lambda: parts.scheduler.watch(self._redis), "watch")
         self._own(self._keep_house, "housekeeping")
-        scheduler.wake()
+        parts.scheduler.wake()
 
     def _own(self, run: Callable[[], Awaitable[None]], name: str) -> None:
         async def runner() -> None:

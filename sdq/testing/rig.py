@@ -15,15 +15,10 @@ import msgspec
 from sdq.protocol.messages import Generate
 from sdq.server.catalog import Catalog
 from sdq.server.database import Database
-from sdq.server.generation import Generation
-from sdq.server.jobs import JobTable
 from sdq.server.library import Library
-from sdq.server.outcomes import Outcomes
 from sdq.server.roster import Roster
-from sdq.server.scheduler import Scheduler
-from sdq.server.subscriptions import Request, Subscriptions
-from sdq.server.turns import Turns
-from sdq.server.wants import Wants
+from sdq.server.subscriptions import Request
+from sdq.server.wiring import Parts, Storage, wire
 from sdq.testing.dispatch import MemoryDispatcher, heartbeat
 
 M = TypeVar("M", bound=msgspec.Struct)
@@ -57,21 +52,11 @@ class Clock:
         return self.now
 
 
-@dataclass
-class Rig:
+@dataclass(frozen=True)
+class Rig(Parts):
     """Everything that a request passes through."""
 
-    catalog: Catalog
-    library: Library
-    table: JobTable
-    turns: Turns
-    wants: Wants
     dispatcher: MemoryDispatcher
-    roster: Roster
-    subscriptions: Subscriptions
-    outcomes: Outcomes
-    scheduler: Scheduler
-    generation: Generation
     clock: Clock
 
     async def generate(self, peer: ListeningPeer, message: Generate) -> Request:
@@ -103,39 +88,14 @@ async def open_rig(
             memory_bytes=2**20,
             clock=clock,
         )
-        table = JobTable(database, clock=clock)
-        turns, wants = Turns(database, clock=clock), Wants(database, clock=clock)
-        catalog, roster, subscriptions = Catalog.load(), Roster(clock), Subscriptions()
-        dispatcher = MemoryDispatcher()
-        outcomes = Outcomes(table, library, subscriptions)
-        scheduler = Scheduler(
-            table, turns, dispatcher, roster, catalog, outcomes, subscriptions, clock=clock
-        )
-        generation = Generation(
-            catalog,
-            library,
-            table,
-            dispatcher,
-            roster,
-            scheduler,
-            subscriptions,
+        parts = wire(
+            Storage(database, Catalog.load(), library, clock),
+            MemoryDispatcher(),
+            Roster(clock),
             max_count=max_count,
             max_queued_jobs=max_queued_jobs,
         )
-        yield Rig(
-            catalog,
-            library,
-            table,
-            turns,
-            wants,
-            dispatcher,
-            roster,
-            subscriptions,
-            outcomes,
-            scheduler,
-            generation,
-            clock,
-        )
+        yield Rig(**vars(parts), clock=clock)
         await library.close()
     finally:
         await database.close()
