@@ -28,6 +28,7 @@ MIB = 1024**2
 @dataclass(frozen=True)
 class ClientSettings:
     server: str = "127.0.0.1:7433"
+    reconnect_seconds: float = 300.0  # how long a server that was lost is looked for; 0: not at all
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class ServerSettings:
 class WorkerSettings:
     device: str = "auto"
     concurrency: int = 2  # tasks in hand: one is drawn while the next one gets ready
+    drain_seconds: float = 60.0  # how long begun pictures may go on after the first signal
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ _MOST: dict[str, float] = {
     "server.redis_port": 65_535,
     "server.max_prompt_characters": 4_000,  # the protocol's own ceilings
     "server.max_count": 1_000,
+    "worker.drain_seconds": 86_400,
 }
 _LEAST = {
     "server.max_connections": 1,

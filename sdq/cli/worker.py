@@ -86,4 +86,9 @@ def run_worker(concurrency: options.Concurrency = None, device: options.Device =
 def _run(chosen: "Settings") -> int:
     from sdq.worker.app import run
 
-    return run(chosen.home, concurrency=chosen.worker.concurrency, device=chosen.worker.device)
+    return run(
+        chosen.home,
+        concurrency=chosen.worker.concurrency,
+        device=chosen.worker.device,
+        drain_seconds=chosen.worker.drain_seconds,
+    )

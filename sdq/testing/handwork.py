@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from kombu.simple import SimpleQueue
 from redis import Redis
 
@@ -11,11 +12,15 @@ from sdq.broker import (
     HEARTBEAT_TIMEOUT_SECONDS,
     WORKERS_SET,
     Begun,
+    Broke,
     Drawn,
     DrawTask,
+    Returned,
     Stepped,
+    Stopped,
     WorkerEvent,
     cancel_flag,
+    drain_flag,
     events_stream,
     from_argument,
     heartbeat_key,
@@ -48,12 +53,13 @@ class HandWorker:
         self._connection.close()
         self._redis.close()
 
-    def beat(self, *, active: Sequence[str] = (), state: str = "ready") -> None:
+    def beat(self, *, active: Sequence[str] = (), state: str = "ready", note: str = "") -> None:
         """One heartbeat."""
         self._beats += 1
         beat = heartbeat(
             self._manifest, self.worker_id, active=active, state=state, sent_at=self._beats
         )
+        beat = msgspec.structs.replace(beat, note=note)
         name = heartbeat_key(self.worker_id)
         self._redis.set(name, pack(beat), px=int(HEARTBEAT_TIMEOUT_SECONDS * 1000))
         self._redis.zadd(WORKERS_SET, {self.worker_id: self._beats})
@@ -83,8 +89,23 @@ class HandWorker:
     def deliver(self, task: DrawTask, image: bytes) -> None:
         self.tell(task, Drawn(task.job_id, task.attempt, self.worker_id, image, 0.25))
 
+    def break_down(self, task: DrawTask, code: str, message: str, *, retryable: bool) -> None:
+        who = (task.job_id, task.attempt, self.worker_id)
+        self.tell(task, Broke(*who, code, message, retryable))
+
+    def give_back(self, task: DrawTask, reason: str = "the worker is draining") -> None:
+        self.tell(task, Returned(task.job_id, task.attempt, self.worker_id, reason))
+
+    def stop(self, task: DrawTask) -> None:
+        self.tell(task, Stopped(task.job_id, task.attempt, self.worker_id))
+
     def is_cancelled(self, task: DrawTask) -> bool:
-        return bool(self._redis.exists(cancel_flag(task.job_id)))
+        """As a worker sees it: the flag is the number of the last attempt to stop."""
+        flag: Any = self._redis.get(cancel_flag(task.job_id))
+        return flag is not None and int(flag) >= task.attempt
+
+    def is_asked_to_drain(self) -> bool:
+        return bool(self._redis.exists(drain_flag(self.worker_id)))
 
     def garbage(self, server_id: str, data: bytes) -> None:
         """Anything at all, as an event."""

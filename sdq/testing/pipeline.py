@@ -1,13 +1,16 @@
 """A pipeline that needs no torch and no time, and that fails when it is told to."""
 
 import hashlib
+import json
+import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from PIL import Image
 
-from sdq.errors import GenerationFailed
 from sdq.spec import ImageSpec, canonical
+from sdq.worker.engine import NoPicture
 
 SQUARE_SHARE = 0.5
 """Side of the square in the middle, as a share of the picture's."""
@@ -20,6 +23,9 @@ class FakePipeline:
     ends otherwise: ``fail_on``: an unexpected error, worth another attempt; ``out_of_memory_on``:
     the device is full; ``nan_on``: numbers that are no picture; ``black_on``: all black.
     ``fail_times`` bounds the unexpected errors, so that a later attempt succeeds.
+
+    ``break_after``: from this picture on (1 is the first) all end as with ``nan_on``, proof
+    pictures too; 0 never. ``drawn_log``: a file that gets `drawn_line` of each finished picture.
     """
 
     def __init__(
@@ -31,6 +37,8 @@ class FakePipeline:
         out_of_memory_on: str = "",
         nan_on: str = "",
         black_on: str = "",
+        break_after: int = 0,
+        drawn_log: Path | None = None,
     ) -> None:
         self.seconds_per_step = seconds_per_step
         self.fail_on = fail_on
@@ -38,6 +46,8 @@ class FakePipeline:
         self.out_of_memory_on = out_of_memory_on
         self.nan_on = nan_on
         self.black_on = black_on
+        self.break_after = break_after
+        self.drawn_log = drawn_log
         self.drawn: list[ImageSpec] = []
         """The specs begun, in order."""
         self._pause = threading.Event()
@@ -54,6 +64,8 @@ class FakePipeline:
             on_step(step, steps)
         if _asked(self.black_on, spec):
             return Image.new("RGB", (spec.width, spec.height))
+        if self.drawn_log is not None:
+            _append(self.drawn_log, drawn_line(spec))
         return picture_of(spec)
 
     def _perhaps_fail(self, spec: ImageSpec) -> None:
@@ -62,8 +74,8 @@ class FakePipeline:
             raise RuntimeError("the fake pipeline was told to fail")
         if _asked(self.out_of_memory_on, spec):
             raise MemoryError("the fake device is full")
-        if _asked(self.nan_on, spec):
-            raise GenerationFailed("the model gave no picture but numbers that are none (NaN)")
+        if _asked(self.nan_on, spec) or 0 < self.break_after <= len(self.drawn):
+            raise NoPicture("the model gave no picture but numbers that are none (NaN)")
 
 
 def picture_of(spec: ImageSpec) -> Image.Image:
@@ -82,6 +94,21 @@ def colours_of(spec: ImageSpec) -> tuple[tuple[int, int, int], tuple[int, int, i
     ground = (digest[0] // 2 + 1, digest[1], digest[2])
     square = (digest[3] // 2 + 128, digest[4], digest[5])
     return ground, square
+
+
+def drawn_line(spec: ImageSpec) -> str:
+    """A line of the drawn log: a hash of the spec, its seed, its prompt as JSON."""
+    digest = hashlib.sha256(canonical(spec)).hexdigest()[:16]
+    return f"{digest} {spec.seed} {json.dumps(spec.prompt)}\n"
+
+
+def _append(path: Path, line: str) -> None:
+    """In one write, so that several workers may share the file, and a kill tears no line."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)
 
 
 def _asked(word: str, spec: ImageSpec) -> bool:

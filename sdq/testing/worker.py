@@ -84,14 +84,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             out_of_memory_on=options.out_of_memory_on,
             nan_on=options.nan_on,
             black_on=options.black_on,
+            break_after=options.break_after,
+            drawn_log=options.drawn_log,
         )
 
     try:
         return app.serve(
+            home,
             models.load_config(home),
             load,
             concurrency=options.concurrency,
             device="fake",
+            drain_seconds=options.drain_seconds,
             versions={"sdq": app.installed_versions()["sdq"], "torch": "none", "diffusers": "none"},
         )
     except SdqError as error:
@@ -112,6 +116,11 @@ def _parser() -> argparse.ArgumentParser:
     for word in ("fail", "out-of-memory", "nan", "black"):
         parser.add_argument(f"--{word}-on", default="", help="a word in the prompt")
     parser.add_argument("--fail-times", type=int, default=1_000_000)
+    parser.add_argument(
+        "--break-after", type=int, default=0, help="from this picture on, nothing succeeds"
+    )
+    parser.add_argument("--drawn-log", type=Path, help="a file that gets a line a picture")
+    parser.add_argument("--drain-seconds", type=float, default=app.DRAIN_SECONDS)
     return parser
 
 

@@ -4,8 +4,8 @@
 
     main thread      Celery's loop: takes tasks from Redis
     pool threads     one a job in hand: follows the engine, speaks with Redis (tasks)
-    engine thread    owns the pipeline (engine)
-    heartbeat        tells Redis what this worker is and does (heartbeat)
+    engine thread    owns the pipeline (engine); doubts it after a bad picture (canary)
+    heartbeat        tells Redis what this worker is and does; hears of a drain (heartbeat)
     shutdown         waits for a signal, then ends the above in order (shutdown)
 """
 
@@ -19,25 +19,30 @@ from collections.abc import Callable
 
 from sdq import __version__
 from sdq.broker import Heartbeat, queue_of
-from sdq.config import Home
+from sdq.config import Home, WorkerSettings
 from sdq.errors import SdqError, UsageError
-from sdq.worker import consumer, logs, models
+from sdq.protocol.model import canary_spec
+from sdq.worker import canary, consumer, logs, models
 from sdq.worker.delivery import Delivery, connect
-from sdq.worker.engine import Engine, Pipeline
+from sdq.worker.engine import Engine, GivenBack, Pipeline
 from sdq.worker.heartbeat import HeartbeatThread
-from sdq.worker.shutdown import Shutdown
-from sdq.worker.tasks import Identity, JobRunner
+from sdq.worker.identity import Identity
+from sdq.worker.shutdown import DRAINING, Shutdown
+from sdq.worker.tasks import JobRunner
 
 MAX_CONCURRENCY = 64
+DRAIN_SECONDS = WorkerSettings.drain_seconds
 
 _log = logging.getLogger(__name__)
 
 
-def run(home: Home, *, concurrency: int, device: str) -> int:
+def run(home: Home, *, concurrency: int, device: str, drain_seconds: float = DRAIN_SECONDS) -> int:
     """Runs the worker that is installed in ``home`` until a signal ends it; blocks.
 
-    For the main thread. Returns the exit code: 0 when all jobs in hand were finished, 1 when
-    they had to be handed back. Raises `UsageError` or `ModelError` before it takes a job.
+    For the main thread. ``drain_seconds``: how long begun pictures may go on after the first
+    signal. Returns the exit code: 0, or 1 when the server could not be told how a job in hand
+    ended. Raises `UsageError` or `ModelError` before it takes a job, and `ModelError` when the
+    model fails its proof picture, before or while it runs.
     """
     if not 1 <= concurrency <= MAX_CONCURRENCY:
         raise UsageError(f"a worker takes 1 to {MAX_CONCURRENCY} jobs at once, not {concurrency}")
@@ -58,21 +63,30 @@ def run(home: Home, *, concurrency: int, device: str) -> int:
 
             return drawing.DiffusersPipeline(pipelines.load(folder, config.model, chosen), chosen)
 
-        return serve(config, load, concurrency=concurrency, device=chosen.describe())
+        return serve(
+            home,
+            config,
+            load,
+            concurrency=concurrency,
+            device=chosen.describe(),
+            drain_seconds=drain_seconds,
+        )
 
 
 def serve(
+    home: Home,
     config: models.WorkerConfig,
     load: Callable[[], Pipeline],
     *,
     concurrency: int,
     device: str,
+    drain_seconds: float = DRAIN_SECONDS,
     versions: dict[str, str] | None = None,
 ) -> int:
     """Runs a worker with the pipeline that ``load`` gives; `run` without the checks."""
     logs.configure()
-    worker = Worker(config, load, concurrency, device, versions or installed_versions())
-    return worker.run()
+    identity = Identity(config.worker_id, config.model, device, versions or installed_versions())
+    return Worker(home, config, load, identity, concurrency, drain_seconds).run()
 
 
 def installed_versions() -> dict[str, str]:
@@ -91,30 +105,43 @@ class Worker:
 
     def __init__(
         self,
+        home: Home,
         config: models.WorkerConfig,
         load: Callable[[], Pipeline],
+        identity: Identity,
         concurrency: int,
-        device: str,
-        versions: dict[str, str],
+        drain_seconds: float,
     ) -> None:
+        self._home = home
         self._config = config
         self._concurrency = concurrency
-        self._identity = Identity(config.worker_id, config.model, device, versions)
+        self._identity = identity
         self._ready = False
         self._client = connect(config.redis_url)
-        self._engine = Engine(load)
-        self._heartbeat = HeartbeatThread(self._client, config.worker_id, self._describe)
-        self._runner = JobRunner(
-            self._engine,
-            Delivery(self._client),
-            self._identity,
-            on_change=self._heartbeat.beat_soon,
+        self._engine = Engine(
+            load,
+            canary=canary_spec(config.model),
+            prove_first=canary.is_marked(home),
+            on_broken=self._on_broken,
         )
-        self._shutdown = Shutdown(self._runner.drop_all, self._heartbeat.beat_soon)
+        self._heartbeat = HeartbeatThread(
+            self._client, config.worker_id, self._describe, on_drain=self._on_drain
+        )
+        self._runner = JobRunner(
+            self._engine, Delivery(self._client), identity, on_change=self._heartbeat.beat_soon
+        )
+        self._shutdown = Shutdown(
+            self._drain,
+            self._runner.drop_all,
+            self._heartbeat.beat_soon,
+            drain_seconds=drain_seconds,
+        )
 
     def run(self) -> int:
         """Loads, draws, ends. See `serve`."""
         _log.info("loading %s on %s", self._config.model.model_id, self._identity.device)
+        if canary.is_marked(self._home):
+            _log.warning("this worker broke before: it draws its proof picture first")
         with self._shutdown:
             self._heartbeat.start()
             self._engine.start()
@@ -123,10 +150,13 @@ class Worker:
                     self._consume()
             finally:
                 engine_ended = self._engine.close()
-                self._heartbeat.stop()
+                self._heartbeat.stop(keep_last=bool(self._engine.broken))
                 self._client.close()
-        code = self._shutdown.exit_code
-        _log.info("stopped" if code == 0 else "stopped, jobs in hand were given back")
+        if self._engine.broken:
+            raise self._broken()
+        untold = self._runner.untold
+        _log.info("stopped" if not untold else "stopped; the end of %d jobs was not told", untold)
+        code = 1 if untold else 0
         if not engine_ended:
             _leave(code)
         return code
@@ -138,8 +168,29 @@ class Worker:
                 self._engine.wait_ready(0.1)
             except TimeoutError:
                 continue
-            return not self._shutdown.asked
+            except GivenBack:  # it failed its proof picture
+                return False
+            if not self._shutdown.asked:
+                canary.unmark(self._home)
+                return True
         return False
+
+    def _on_broken(self, reason: str) -> None:
+        _log.error("the proof picture failed, this worker takes itself out: %s", reason)
+        canary.mark(self._home, reason)
+        self._shutdown.ask()
+
+    def _on_drain(self) -> None:
+        _log.info("the server asks this worker to drain")
+        self._shutdown.ask()
+
+    def _drain(self) -> None:
+        self._runner.drain(self._engine.broken or "the worker is draining")
+
+    def _broken(self) -> SdqError:
+        return canary.broken(
+            self._config.model.model_id, self._identity.device, self._engine.broken
+        )
 
     def _consume(self) -> None:
         controller = consumer.build(
@@ -168,9 +219,11 @@ class Worker:
 
     def _describe(self) -> Heartbeat:
         active = self._runner.active
-        state = "drawing" if active else "ready"
-        if self._shutdown.asked:
-            state = "stopping"
+        state, note = "drawing" if active else "ready", ""
+        if self._engine.broken:
+            state, note = "broken", self._engine.broken
+        elif self._shutdown.asked:
+            state, note = "stopping", DRAINING
         elif not self._ready:
             state = "loading"
         return Heartbeat(
@@ -184,6 +237,7 @@ class Worker:
             seconds_per_step=self._engine.seconds_per_step,
             versions=self._identity.versions,
             sent_at=time.time(),
+            note=note,
         )
 
 

@@ -8,6 +8,9 @@ and each of them would be another connection. Two things differ from Celery's ow
   (40 jobs that cost nothing, two at a time: 3 ms each with it, 300 ms without).
 - After a cut Celery waits 2, 4, 6 … 30 seconds between tries. `QuickConsumer` waits at most
   `RECONNECT_SECONDS`, and leaves it to the heartbeat to speak of it.
+
+A line that was cut without a word (a host without power, a firewall that forgot us) is noticed
+after `ANSWER_SECONDS` to twice that; Celery's own choice is to wait for ever.
 """
 
 from collections.abc import Callable
@@ -22,6 +25,9 @@ from celery.worker.consumer import Consumer
 from sdq.broker import DRAW_TASK, make_app
 
 RECONNECT_SECONDS = 1.0
+
+ANSWER_SECONDS = 5.0
+"""A Redis that owes an answer for so long is taken for gone, and we connect anew."""
 
 
 class WakingPool(TaskPool):
@@ -73,6 +79,11 @@ def build(
     """
     app = make_app(redis_url)
     app.conf.update(
+        broker_transport_options={
+            **app.conf.broker_transport_options,
+            "socket_timeout": ANSWER_SECONDS,
+            "health_check_interval": ANSWER_SECONDS,
+        },
         worker_consumer=QuickConsumer,
         worker_enable_remote_control=False,
         worker_soft_shutdown_timeout=0.0,

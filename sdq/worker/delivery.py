@@ -21,8 +21,12 @@ from sdq.broker import (
 )
 from sdq.errors import UsageError
 
-DELIVERY_PATIENCE_SECONDS = 60.0
-"""How long a picture that is ready waits for a Redis that is away."""
+AWAY_PATIENCE_SECONDS = 900.0
+"""How long a picture that is ready waits for a Redis that is away: without it there is nothing
+else to do."""
+
+REFUSED_PATIENCE_SECONDS = 60.0
+"""How long it waits for a Redis that answers, but refuses it (full, or read-only)."""
 
 STOPPING_PATIENCE_SECONDS = 5.0
 """The same, once the worker has been told to stop at once."""
@@ -59,10 +63,15 @@ class Delivery:
     """Writes events. Safe to use from several threads."""
 
     def __init__(
-        self, client: "redis.Redis", *, patience_seconds: float = DELIVERY_PATIENCE_SECONDS
+        self,
+        client: "redis.Redis",
+        *,
+        away_patience_seconds: float = AWAY_PATIENCE_SECONDS,
+        refused_patience_seconds: float = REFUSED_PATIENCE_SECONDS,
     ) -> None:
         self._client = client
-        self._patience_seconds = patience_seconds
+        self._away_patience_seconds = away_patience_seconds
+        self._refused_patience_seconds = refused_patience_seconds
         self._hurry = threading.Event()
         self._away_until = 0.0
 
@@ -78,7 +87,7 @@ class Delivery:
             _log.warning("job %s: Redis did not take the news: %s", event.job_id, error)
 
     def deliver(self, server_id: str, event: WorkerEvent) -> bool:
-        """Tries until Redis has the event, at most about a minute. False: given up.
+        """Tries until Redis has the event, within the patience above. False: given up.
 
         After a cut the event may be there twice; servers take the first.
         """
@@ -88,7 +97,7 @@ class Delivery:
                 self._add(server_id, event)
                 return True
             except redis.RedisError as error:
-                left = self._left_seconds(began)
+                left = self._left_seconds(began, error)
                 if left <= 0:
                     _log.error("job %s: given up, Redis did not take it: %s", event.job_id, error)
                     return False
@@ -112,15 +121,16 @@ class Delivery:
         except redis.RedisError:
             self._away_until = time.monotonic() + AWAY_PAUSE_SECONDS
 
-    def is_cancelled(self, job_id: str) -> bool:
-        """Whether the job's cancel flag stands; False when Redis cannot say."""
+    def is_cancelled(self, job_id: str, attempt: int) -> bool:
+        """Whether this attempt is to stop; False when Redis cannot say."""
         if time.monotonic() < self._away_until:
             return False
         try:
-            return bool(self._client.exists(cancel_flag(job_id)))
+            flag = self._client.get(cancel_flag(job_id))
         except redis.RedisError:
             self._away_until = time.monotonic() + AWAY_PAUSE_SECONDS
             return False
+        return flag is not None and _stops(flag, attempt)
 
     def _add(self, server_id: str, event: WorkerEvent) -> None:
         self._client.xadd(
@@ -130,8 +140,17 @@ class Delivery:
             approximate=True,
         )
 
-    def _left_seconds(self, began: float) -> float:
-        patience = self._patience_seconds
+    def _left_seconds(self, began: float, error: redis.RedisError) -> float:
+        is_away = isinstance(error, redis.ConnectionError | redis.TimeoutError)
+        patience = self._away_patience_seconds if is_away else self._refused_patience_seconds
         if self._hurry.is_set():
             patience = min(patience, STOPPING_PATIENCE_SECONDS)
         return patience - (time.monotonic() - began)
+
+
+def _stops(flag: object, attempt: int) -> bool:
+    """Whether a cancel flag speaks of this attempt. What is no number speaks of all."""
+    try:
+        return int(flag) >= attempt  # type: ignore[call-overload,no-any-return]
+    except (TypeError, ValueError):
+        return True

@@ -8,6 +8,7 @@ from PIL.Image import Image
 from sdq.errors import GenerationFailed
 from sdq.spec import ImageSpec
 from sdq.worker.devices import Device
+from sdq.worker.engine import NoPicture
 from sdq.worker.pipelines import empty_cache, set_scheduler
 
 
@@ -24,8 +25,8 @@ class DiffusersPipeline:
         """The picture, RGB, ``spec.width`` × ``spec.height``.
 
         ``on_step(step, steps)`` is called between steps; what it raises ends the drawing.
-        Raises `MemoryError` when the device is full and `GenerationFailed` when the model's
-        numbers went wrong or its safety checker held the picture back.
+        Raises `MemoryError` when the device is full, `NoPicture` when the model's numbers went
+        wrong, and `GenerationFailed` when it refuses the spec or its safety checker the picture.
         """
         import torch
 
@@ -76,7 +77,7 @@ class DiffusersPipeline:
             raise GenerationFailed("the model's safety checker held the picture back")
         pixels = output.images
         if not numpy.isfinite(pixels).all():
-            raise GenerationFailed(
+            raise NoPicture(
                 "the model gave no picture but numbers that are none (NaN)",
                 hint="half precision may be too small for this model: try another device",
             )

@@ -12,6 +12,7 @@ from sdq.broker import (
     HEARTBEAT_TIMEOUT_SECONDS,
     WORKERS_SET,
     Heartbeat,
+    drain_flag,
     heartbeat_key,
     pack,
 )
@@ -20,7 +21,11 @@ _log = logging.getLogger(__name__)
 
 
 class HeartbeatThread:
-    """Owns the thread. Survives a Redis that is away: says so once, and once when it is back."""
+    """Owns the thread. Survives a Redis that is away: says so once, and once when it is back.
+
+    ``on_drain`` is called in that thread, once, when this worker's drain flag stands. A flag from
+    before the first heartbeat was meant for an earlier process of the same name; it is removed.
+    """
 
     def __init__(
         self,
@@ -28,12 +33,16 @@ class HeartbeatThread:
         worker_id: str,
         describe: Callable[[], Heartbeat],
         *,
+        on_drain: Callable[[], None] = lambda: None,
         interval_seconds: float = HEARTBEAT_INTERVAL_SECONDS,
     ) -> None:
         self._client = client
         self._worker_id = worker_id
         self._describe = describe
+        self._on_drain = on_drain
         self._interval_seconds = interval_seconds
+        self._is_known = False
+        self._is_drained = False
         self._news = threading.Event()
         self._stopping = threading.Event()
         self._away = False
@@ -46,16 +55,23 @@ class HeartbeatThread:
         """The worker's state has changed: tell it now. Never waits, callable from any thread."""
         self._news.set()
 
-    def stop(self, timeout_seconds: float = 5.0) -> None:
-        """Ends the thread and takes the worker off the list."""
+    def stop(self, timeout_seconds: float = 5.0, *, keep_last: bool = False) -> None:
+        """Ends the thread and takes the worker off the list; it has no drain flag any more.
+
+        ``keep_last``: the last heartbeat stays until it expires, so that it is read.
+        """
         self._stopping.set()
         self._news.set()
         if self._thread.is_alive():
             self._thread.join(timeout_seconds)
-        # Should Redis be away, the key expires by itself.
+        if keep_last:
+            self._beat()
+        # Should Redis be away, the keys expire by themselves.
         with contextlib.suppress(redis.RedisError), self._client.pipeline() as pipe:
-            pipe.delete(heartbeat_key(self._worker_id))
-            pipe.zrem(WORKERS_SET, self._worker_id)
+            pipe.delete(drain_flag(self._worker_id))
+            if not keep_last:
+                pipe.delete(heartbeat_key(self._worker_id))
+                pipe.zrem(WORKERS_SET, self._worker_id)
             pipe.execute()
 
     def _run(self) -> None:
@@ -65,6 +81,7 @@ class HeartbeatThread:
             self._news.wait(self._interval_seconds)
 
     def _beat(self) -> None:
+        flag = drain_flag(self._worker_id)
         try:
             # Redis' clock, not ours: a worker whose clock is wrong is still online.
             seconds, microseconds = self._client.time()
@@ -73,7 +90,13 @@ class HeartbeatThread:
                 key = heartbeat_key(self._worker_id)
                 pipe.set(key, pack(self._describe()), ex=expiry_seconds)
                 pipe.zadd(WORKERS_SET, {self._worker_id: seconds + microseconds / 1e6})
-                pipe.execute()
+                if self._is_known:
+                    pipe.exists(flag)
+                else:
+                    pipe.delete(flag)
+                *_, is_flagged = pipe.execute()
+            is_flagged = is_flagged and self._is_known
+            self._is_known = True
         except redis.RedisError as error:
             if not self._away:
                 _log.warning(_complaint(error))
@@ -82,6 +105,9 @@ class HeartbeatThread:
             if self._away:
                 _log.info("Redis answers again")
             self._away = False
+            if is_flagged and not self._is_drained:
+                self._is_drained = True
+                self._on_drain()
 
 
 def _complaint(error: redis.RedisError) -> str:

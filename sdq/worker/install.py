@@ -13,7 +13,7 @@ from sdq.config import Home
 from sdq.errors import GenerationFailed, ModelError, SdqError, UsageError
 from sdq.protocol.messages import WorkerSettings
 from sdq.protocol.model import ModelManifest, canary_spec, fingerprint_of
-from sdq.worker import models
+from sdq.worker import canary, models
 from sdq.worker.download import fetch_file, place
 from sdq.worker.engine import DrawnImage, Engine
 
@@ -61,8 +61,9 @@ def install(
     with models.locked(home.worker_dir / "install.lock", wait=True):
         folder = models.model_folder(home, manifest)
         known = _known(home)
-        fetched = _fetch_all(manifest, folder, report)
-        proof = _proof(known, manifest, device) if not fetched else None
+        doubted = canary.is_marked(home)  # nothing of it is taken at its word
+        fetched = _fetch_all(manifest, folder, report, all_anew=doubted)
+        proof = _proof(known, manifest, device) if not fetched and not doubted else None
         already = proof is not None
         if proof is None:
             report(InstallProgress("canary", "", 0, 0))
@@ -75,6 +76,7 @@ def install(
         )
         if wanted != known:
             models.save_config(home, wanted)
+        canary.unmark(home)
         report(InstallProgress("done", "", 0, 0))
     return Installed(folder, manifest.model_id, proof.draw_seconds, worker_id, already)
 
@@ -95,9 +97,9 @@ def _known(home: Home) -> models.WorkerConfig | None:
         return None
 
 
-def _fetch_all(manifest: ModelManifest, folder: Path, report: Report) -> bool:
-    """Brings all files; True when one had to be fetched."""
-    stamps = models.read_stamps(folder)
+def _fetch_all(manifest: ModelManifest, folder: Path, report: Report, *, all_anew: bool) -> bool:
+    """Brings all files; True when one had to be fetched. ``all_anew``: trusts no earlier look."""
+    stamps = {} if all_anew else models.read_stamps(folder)
     sizes = [file.size_bytes for file in manifest.files]
     total_bytes = 0 if None in sizes else sum(size or 0 for size in sizes)
     done_bytes, fetched = 0, False
@@ -154,18 +156,9 @@ def _draw_canary(folder: Path, manifest: ModelManifest, device_name: str) -> Dra
         raise _unfit(manifest, device.describe(), reason) from error
     finally:
         engine.close()
-    _look_at(drawn, manifest, device.describe())
+    if fault := canary.fault_of(drawn.image, canary_spec(manifest)):
+        raise _unfit(manifest, device.describe(), fault)
     return drawn
-
-
-def _look_at(drawn: DrawnImage, manifest: ModelManifest, device: str) -> None:
-    expected = (manifest.defaults.width, manifest.defaults.height)
-    if drawn.image.size != expected:
-        size = "x".join(map(str, drawn.image.size))
-        raise _unfit(manifest, device, f"it is {size} instead of {expected[0]}x{expected[1]}")
-    red, green, blue = (drawn.image.getchannel(band).getextrema() for band in "RGB")
-    if all(low == high for low, high in (red, green, blue)):
-        raise _unfit(manifest, device, "it is a single flat colour")
 
 
 def _unfit(manifest: ModelManifest, device: str, reason: str) -> ModelError:

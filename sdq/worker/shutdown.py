@@ -1,4 +1,8 @@
-"""Ending a worker: one signal finishes what is in hand, a second one or the time-out drops it."""
+"""Ending a worker: begun pictures are finished within a time, the rest is given back at once.
+
+Asked by a signal, by the drain flag, or by the worker itself. A second signal, or the end of
+the time, gives back what is being drawn too.
+"""
 
 import contextlib
 import logging
@@ -10,14 +14,13 @@ from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-GRACE_SECONDS = 20.0
-"""How long jobs in hand may go on after the first signal."""
-
 LAST_SECONDS = 12.0
-"""After that: how long handing them back may take before the process is ended hard."""
+"""How long giving back may take, at the end, before the process is ended hard."""
 
 SAME_SIGNAL_SECONDS = 0.5
 """Ctrl-C reaches a whole process group, and a supervisor passes it on: that counts as one."""
+
+DRAINING = "draining"
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _log = logging.getLogger(__name__)
@@ -26,21 +29,23 @@ _log = logging.getLogger(__name__)
 class Shutdown:
     """Takes the signals while it is entered. For the main thread.
 
-    ``drop`` must make the jobs in hand end at once; ``tell`` says that the state has changed.
+    ``drain`` must give back what was not begun, ``drop`` must make all jobs in hand end at
+    once; ``tell`` says that the state has changed. They are called in a thread of our own.
     """
 
     def __init__(
         self,
+        drain: Callable[[], None],
         drop: Callable[[], None],
         tell: Callable[[], None],
         *,
-        grace_seconds: float = GRACE_SECONDS,
+        drain_seconds: float,
     ) -> None:
-        self.exit_code = 0
         self.asked = False
+        self._drain = drain
         self._drop = drop
         self._tell = tell
-        self._grace_seconds = grace_seconds
+        self._drain_seconds = drain_seconds
         self._first_at = 0.0
         self._first, self._second, self._over = (threading.Event() for _ in range(3))
         self._stop_lock = threading.Lock()
@@ -67,6 +72,12 @@ class Shutdown:
         self._second.set()
         self._thread.join()
 
+    def ask(self) -> None:
+        """The worker is to end, as after a first signal. From any thread."""
+        if not self.asked:
+            self.asked, self._first_at = True, time.monotonic()
+        self._first.set()
+
     @contextlib.contextmanager
     def of(self, stop: Callable[[], None]) -> Iterator[None]:
         """``stop`` is called, in another thread, when the worker is asked to end."""
@@ -81,28 +92,31 @@ class Shutdown:
                 self._stop = None
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
         if not self.asked:
-            self.asked, self._first_at = True, now
-            self._first.set()
-        elif now - self._first_at > SAME_SIGNAL_SECONDS:
+            self.ask()
+        elif time.monotonic() - self._first_at > SAME_SIGNAL_SECONDS:
             self._second.set()
 
     def _run(self) -> None:
         self._first.wait()
         if self._over.is_set():
             return
-        _log.info("stopping: what is in hand is finished first; a second signal drops it")
+        _log.info(
+            "stopping: begun pictures are finished first, in at most %g s; a second signal "
+            "gives them back",
+            self._drain_seconds,
+        )
+        self._drain()
         self._tell()
         with self._stop_lock:
             if self._stop is not None:
                 self._stop()
-        self._second.wait(self._grace_seconds)
+        self._second.wait(self._drain_seconds)
         if self._over.is_set():
             return
-        self.exit_code = 1
         _log.warning("not waiting any longer: jobs in hand are given back")
         self._drop()
         if not self._over.wait(LAST_SECONDS):
             _log.error("ended hard: a part of the worker did not stop")
+            logging.shutdown()
             os._exit(1)

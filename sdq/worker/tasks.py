@@ -9,23 +9,28 @@ from concurrent.futures import CancelledError, Future
 import msgspec
 
 from sdq.broker import (
-    MAX_IMAGE_BYTES,
     Begun,
     Broke,
     Drawn,
     DrawTask,
+    Returned,
     Stepped,
     Stopped,
     WorkerEvent,
     from_argument,
 )
-from sdq.errors import Cancelled, GenerationFailed, InvalidSpec, ModelError, SdqError
-from sdq.metadata import Provenance, png_bytes
-from sdq.protocol.model import ModelManifest
-from sdq.spec import SIZE_MULTIPLE
+from sdq.errors import (
+    Cancelled,
+    GenerationFailed,
+    InvalidSpec,
+    OutOfMemory,
+    SdqError,
+    ServerBusy,
+)
 from sdq.worker.delivery import Delivery
-from sdq.worker.engine import DrawnImage, Engine
-from sdq.worker.pipelines import SCHEDULERS
+from sdq.worker.engine import MEMORY_HINT, DrawnImage, Engine, GivenBack
+from sdq.worker.identity import Identity
+from sdq.worker.watch import Watch
 
 PROGRESS_INTERVAL_SECONDS = 0.2
 CANCEL_INTERVAL_SECONDS = 0.2
@@ -35,25 +40,6 @@ IDLE_WAKE_SECONDS = 0.25
 MAX_MESSAGE_CHARACTERS = 500
 
 _log = logging.getLogger(__name__)
-
-
-class Identity(msgspec.Struct, frozen=True):
-    """What goes into events and files about this worker."""
-
-    worker_id: str
-    manifest: ModelManifest
-    device: str
-    versions: dict[str, str]
-
-    @property
-    def model_hash(self) -> str:
-        """First 10 hexadecimal digits of the largest weights file's SHA-256.
-
-        A1111 hashes its one checkpoint; the largest file (the UNet) comes nearest to that.
-        """
-        files = [f for f in self.manifest.files if f.path.endswith(".safetensors")]
-        largest = max(files or self.manifest.files, key=lambda file: file.size_bytes or 0)
-        return largest.sha256[:10]
 
 
 class JobRunner:
@@ -72,19 +58,33 @@ class JobRunner:
         self._identity = identity
         self._on_change = on_change
         self._lock = threading.Lock()
-        self._in_hand: set[tuple[str, int]] = set()
-        self._dropping = threading.Event()
+        self._in_hand: dict[tuple[str, int], Watch] = {}
+        self._leaving = ""
+        self._dropping = False
+        self.untold = 0
+        """Jobs whose end Redis did not take, since the worker began to leave."""
 
     @property
     def active(self) -> tuple[str, ...]:
-        """The jobs in hand."""
+        """The jobs in hand, begun or not."""
         with self._lock:
             return tuple(sorted({job_id for job_id, _ in self._in_hand}))
 
-    def drop_all(self) -> None:
-        """Hands the jobs back: they end at once, and the server may give them to another."""
-        self._dropping.set()
+    def drain(self, reason: str) -> None:
+        """Gives back, at once, what the engine has not begun, and whatever comes from now on."""
+        with self._lock:
+            self._leaving = self._leaving or reason
+            for watch in self._in_hand.values():
+                watch.poke()
+
+    def drop_all(self, reason: str = "the worker is stopping") -> None:
+        """Gives back all jobs at once, those that are being drawn too."""
+        self._dropping = True
         self._delivery.hurry()
+        self.drain(reason)
+        with self._lock:
+            for watch in self._in_hand.values():
+                watch.drop()
 
     def run(self, *arguments: object, **named: object) -> None:
         """The Celery task. Whatever it is given, it raises nothing."""
@@ -95,163 +95,118 @@ class JobRunner:
         except msgspec.ValidationError as error:
             _log.error("a task was left out, it cannot be read: %s", error)
             return
-        name = (task.job_id, task.attempt)
+        name, watch = (task.job_id, task.attempt), Watch()
         with self._lock:
             if name in self._in_hand:
                 _log.info("job %s is in hand already", task.job_id)
                 return
-            self._in_hand.add(name)
+            self._in_hand[name] = watch
         self._on_change()
         try:
-            self._finish(task)
+            self._finish(task, self._outcome(task, watch))
         finally:
             with self._lock:
-                self._in_hand.discard(name)
+                self._in_hand.pop(name)
             self._on_change()
 
-    def _finish(self, task: DrawTask) -> None:
-        event = self._outcome(task)
+    def _finish(self, task: DrawTask, event: WorkerEvent) -> None:
         told = self._delivery.deliver(task.server_id, event)
+        if not told and self._leaving:
+            with self._lock:
+                self.untold += 1
         if isinstance(event, Broke):
             _log.warning("job %s failed: %s", task.job_id, event.message)
         elif isinstance(event, Stopped):
             _log.info("job %s was cancelled", task.job_id)
+        elif isinstance(event, Returned):
+            _log.info("job %s is given back: %s", task.job_id, event.reason)
         elif told and isinstance(event, Drawn):
             _log.info("job %s is drawn, %.2f s", task.job_id, event.draw_seconds)
 
-    def _outcome(self, task: DrawTask) -> WorkerEvent:
+    def _outcome(self, task: DrawTask, watch: Watch) -> WorkerEvent:
         who = (task.job_id, task.attempt, self._identity.worker_id)
         try:
-            self._refuse_foreign(task)
-            self._delivery.announce(task.server_id, Begun(*who))
-            drawn = self._draw(task)
-            return Drawn(*who, image=self._png(task, drawn), draw_seconds=drawn.draw_seconds)
+            drawn = self._draw(task, watch)
+            image = self._identity.png(task, drawn)
+            return Drawn(*who, image=image, draw_seconds=drawn.draw_seconds)
         except Cancelled:
             return Stopped(*who)
+        except (GivenBack, ServerBusy) as error:
+            return Returned(*who, _text(error))
+        except OutOfMemory as error:  # a larger device may manage
+            return Broke(*who, OutOfMemory.code, _text(error), retryable=True)
+        except MemoryError as error:  # not on the device, around it
+            text = f"not enough memory for the picture's file; {MEMORY_HINT} ({error})"
+            return Broke(*who, OutOfMemory.code, text[:MAX_MESSAGE_CHARACTERS], retryable=True)
         except (GenerationFailed, InvalidSpec) as error:  # the same would happen again
-            return Broke(*who, type(error).code, _text(error), retryable=False)
+            return Broke(*who, error.code, _text(error), retryable=False)
         except SdqError as error:
             return Broke(*who, GenerationFailed.code, _text(error), retryable=True)
         except Exception as error:  # noqa: BLE001 - the server must hear of every end of a job
             _log.debug("job %s", task.job_id, exc_info=True)
             return Broke(*who, GenerationFailed.code, _text(error), retryable=True)
 
-    def _refuse_foreign(self, task: DrawTask) -> None:
-        manifest, spec = self._identity.manifest, task.spec
-        if task.fingerprint != manifest.fingerprint:
-            raise ModelError(
-                f"this worker holds {manifest.model_id} with other files than the job asks for",
-                hint="run `sdq worker install` on it again",
-            )
-        limits = manifest.limits
-        if (
-            spec.width % SIZE_MULTIPLE
-            or spec.height % SIZE_MULTIPLE
-            or spec.width * spec.height > limits.max_pixels
-            or not limits.min_side <= min(spec.width, spec.height)
-            or not max(spec.width, spec.height) <= limits.max_side
-        ):
-            raise InvalidSpec(f"{manifest.model_id} cannot draw {spec.width}x{spec.height}")
-        if spec.scheduler not in SCHEDULERS:
-            raise InvalidSpec(f"this worker has no scheduler {spec.scheduler[:40]!r}")
-        if spec.num_inference_steps > limits.max_steps:
-            raise InvalidSpec(f"{manifest.model_id} takes at most {limits.max_steps} steps")
-
-    def _draw(self, task: DrawTask) -> DrawnImage:
-        watch = _Watch()
-        future = self._engine.submit(
-            task.spec,
-            on_step=watch.on_step,
-            is_cancelled=lambda: watch.cancelled.is_set() or self._dropping.is_set(),
-        )
+    def _draw(self, task: DrawTask, watch: Watch) -> DrawnImage:
+        # An attempt that the server gave up while it lay here must not touch the engine.
+        if self._delivery.is_cancelled(task.job_id, task.attempt):
+            raise Cancelled("the job was cancelled before it was taken")
+        if self._leaving:
+            raise GivenBack(self._leaving)
+        self._identity.check(task)
+        future = self._engine.submit(task.spec, on_step=watch.on_step, is_cancelled=watch.is_over)
         future.add_done_callback(watch.on_done)
         self._follow(task, future, watch)
         try:
             return future.result()
-        except CancelledError:  # taken back before it was begun
-            if watch.cancelled.is_set():
+        except (Cancelled, CancelledError):  # between two steps, or before it was begun
+            if watch.is_cancelled:
                 raise Cancelled("the picture was cancelled") from None
-            raise _stopping() from None
-        except Cancelled:
-            if watch.cancelled.is_set():
-                raise
-            raise _stopping() from None
+            raise GivenBack(self._leaving or self._engine.broken or "it is stopping") from None
 
-    def _follow(self, task: DrawTask, future: "Future[DrawnImage]", watch: "_Watch") -> None:
+    def _follow(self, task: DrawTask, future: "Future[DrawnImage]", watch: Watch) -> None:
         """Carries news between Redis and the engine's thread, which must never wait for Redis."""
-        told_step, told_at, looked_at = 0, 0.0, 0.0
+        news = _News(task, self._identity.worker_id, self._delivery)
+        looked_at = time.monotonic()
         while not watch.wait(IDLE_WAKE_SECONDS):
-            if self._dropping.is_set():
+            if self._dropping:
+                watch.drop()
                 future.cancel()
-                raise _stopping()
+                raise GivenBack(self._leaving)
+            if self._leaving:
+                future.cancel()  # does nothing to a picture that was begun
             now = time.monotonic()
-            if now - looked_at >= CANCEL_INTERVAL_SECONDS and not watch.cancelled.is_set():
+            if now - looked_at >= CANCEL_INTERVAL_SECONDS and not watch.is_cancelled:
                 looked_at = now
-                if self._delivery.is_cancelled(task.job_id):
-                    watch.cancelled.set()
+                if self._delivery.is_cancelled(task.job_id, task.attempt):
+                    watch.cancel()
                     future.cancel()
-            if watch.step > told_step and now - told_at >= PROGRESS_INTERVAL_SECONDS:
-                told_step, told_at = watch.step, now
-                self._report(task, told_step)
-        if watch.step > told_step:
-            self._report(task, watch.step)
-
-    def _report(self, task: DrawTask, step: int) -> None:
-        steps = task.spec.num_inference_steps
-        event = Stepped(task.job_id, task.attempt, self._identity.worker_id, step, steps)
-        self._delivery.report(task.server_id, event)
-
-    def _png(self, task: DrawTask, drawn: DrawnImage) -> bytes:
-        identity = self._identity
-        provenance = Provenance(
-            spec=task.spec,
-            key=task.key,
-            fingerprint=task.fingerprint,
-            model_hash=identity.model_hash,
-            device=identity.device,
-            versions=identity.versions,
-        )
-        data = png_bytes(drawn.image, provenance)
-        if len(data) > MAX_IMAGE_BYTES:
-            raise GenerationFailed(
-                f"the file would have {len(data)} bytes, {MAX_IMAGE_BYTES} are allowed",
-                hint="ask for a smaller picture",
-            )
-        return data
+            news.tell(watch)
+        news.tell(watch, is_last=True)
 
 
-class _Watch:
-    """What the engine's thread and a job's thread tell each other about one picture."""
+class _News:
+    """What the server has been told of one picture under way."""
 
-    def __init__(self) -> None:
-        self.step = 0
-        self.cancelled = threading.Event()
-        self._done = False
-        self._news = False
-        self._changed = threading.Condition()
+    def __init__(self, task: DrawTask, worker_id: str, delivery: Delivery) -> None:
+        self._task = task
+        self._who = (task.job_id, task.attempt, worker_id)
+        self._delivery = delivery
+        self._begun = False
+        self._step = 0
+        self._told_at = 0.0
 
-    def on_step(self, step: int, steps: int) -> None:
-        with self._changed:
-            self.step = step
-            self._news = True
-            self._changed.notify()
-
-    def on_done(self, _future: "Future[DrawnImage]") -> None:
-        with self._changed:
-            self._done = True
-            self._changed.notify()
-
-    def wait(self, timeout_seconds: float) -> bool:
-        """Until there is news or the time is over; True when the picture is done with."""
-        with self._changed:
-            if not self._done and not self._news:
-                self._changed.wait(timeout_seconds)
-            self._news = False
-            return self._done
-
-
-def _stopping() -> SdqError:
-    return SdqError("the worker was stopped while it had the job")
+    def tell(self, watch: Watch, *, is_last: bool = False) -> None:
+        """That it was begun, once; then its steps, but not each of them."""
+        server_id = self._task.server_id
+        if watch.begun and not self._begun:
+            self._begun = True
+            self._delivery.announce(server_id, Begun(*self._who))
+        step, now = watch.step, time.monotonic()
+        is_due = is_last or now - self._told_at >= PROGRESS_INTERVAL_SECONDS
+        if step > self._step and is_due:
+            self._step, self._told_at = step, now
+            steps = self._task.spec.num_inference_steps
+            self._delivery.report(server_id, Stepped(*self._who, step, steps))
 
 
 def _text(error: Exception) -> str:

@@ -52,11 +52,25 @@ def test_progress_is_trimmed(client: "redis.Redis") -> None:
     assert client.xlen(broker.progress_stream("server1")) < broker.PROGRESS_STREAM_ENTRIES + 200
 
 
-def test_the_cancel_flag(client: "redis.Redis") -> None:
+@pytest.mark.parametrize(
+    ("flag", "stopped"),
+    [
+        (b"1", [True, False, False]),
+        (b"2", [True, True, False]),
+        (b"0", [False, False, False]),
+        (b"rubbish", [True, True, True]),
+        (b"", [True, True, True]),
+        (b"9" * 5_000, [True, True, True]),
+    ],
+)
+def test_the_cancel_flag_speaks_of_attempts_up_to_its_number(
+    client: "redis.Redis", flag: bytes, stopped: list[bool]
+) -> None:
     speaker = Delivery(client)
-    assert not speaker.is_cancelled("job1")
-    client.set(broker.cancel_flag("job1"), 1)
-    assert speaker.is_cancelled("job1")
+    assert not speaker.is_cancelled("job1", 1)
+    client.set(broker.cancel_flag("job1"), flag)
+    assert [speaker.is_cancelled("job1", attempt) for attempt in (1, 2, 3)] == stopped
+    assert not speaker.is_cancelled("job2", 1)
 
 
 def test_an_event_waits_for_a_redis_that_comes_back(
@@ -77,7 +91,15 @@ def test_an_event_waits_for_a_redis_that_comes_back(
 
 
 def test_patience_ends(nobody: "redis.Redis", caplog: pytest.LogCaptureFixture) -> None:
-    assert not Delivery(nobody, patience_seconds=0.1).deliver("server1", EVENT)
+    assert not Delivery(nobody, away_patience_seconds=0.1).deliver("server1", EVENT)
+    assert "job1: given up" in caplog.text
+
+
+def test_a_redis_that_refuses_is_given_less_time(
+    client: "redis.Redis", caplog: pytest.LogCaptureFixture
+) -> None:
+    client.set(broker.events_stream("server1"), "no stream")
+    assert not Delivery(client, refused_patience_seconds=0.1).deliver("server1", EVENT)
     assert "job1: given up" in caplog.text
 
 
@@ -98,7 +120,7 @@ def test_small_news_do_not_wait(nobody: "redis.Redis") -> None:
     speaker = Delivery(nobody)
     speaker.announce("server1", EVENT)
     speaker.report("server1", Stepped("job1", 1, "worker", 1, 4))
-    assert not speaker.is_cancelled("job1")
+    assert not speaker.is_cancelled("job1", 1)
 
 
 @pytest.mark.parametrize("url", ["host:6379", "http://host", "redis://host:port/0"])

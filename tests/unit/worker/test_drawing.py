@@ -15,6 +15,7 @@ from sdq.spec import ImageSpec
 from sdq.worker import pipelines
 from sdq.worker.devices import Device
 from sdq.worker.drawing import DiffusersPipeline
+from sdq.worker.engine import NoPicture
 
 CPU = Device(name="cpu", dtype="float32", label="cpu")
 
@@ -83,15 +84,16 @@ def test_schedulers_that_take_more_turns_count_in_steps(spec: ImageSpec) -> None
 def test_numbers_that_are_none(spec: ImageSpec) -> None:
     recorder = Recorder()
     recorder.pixels[0, 0, 0, 0] = numpy.nan
-    with pytest.raises(GenerationFailed, match="NaN"):
+    with pytest.raises(NoPicture, match="NaN"):
         draw(recorder, spec)
 
 
 def test_a_picture_that_the_safety_checker_holds_back(spec: ImageSpec) -> None:
     recorder = Recorder()
     recorder.unsafe = [True]
-    with pytest.raises(GenerationFailed, match="safety checker"):
+    with pytest.raises(GenerationFailed, match="safety checker") as caught:
         draw(recorder, spec)
+    assert not isinstance(caught.value, NoPicture)  # it casts no doubt on the model
 
 
 def raiser(error: Exception) -> Callable[[], None]:

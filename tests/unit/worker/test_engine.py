@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from sdq.errors import Cancelled, GenerationFailed, ModelError, ServerBusy
+from sdq.errors import Cancelled, ModelError, OutOfMemory, ServerBusy
 from sdq.spec import ImageSpec
 from sdq.testing.pipeline import FakePipeline, picture_of
-from sdq.worker.engine import Engine, Pipeline
+from sdq.worker.engine import Engine, NoPicture, Pipeline
 
 WAIT_SECONDS = 10.0
 
@@ -53,7 +53,7 @@ def test_a_picture_with_its_steps(spec: ImageSpec) -> None:
         assert engine.seconds_per_step is not None
     assert drawn.image.tobytes() == picture_of(spec).tobytes()
     assert drawn.draw_seconds >= 0
-    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert steps == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_all_is_drawn_by_one_thread_that_also_loads(spec: ImageSpec) -> None:
@@ -86,7 +86,7 @@ def test_cancelled_between_two_steps(spec: ImageSpec) -> None:
         )
         with pytest.raises(Cancelled):
             future.result(WAIT_SECONDS)
-        assert steps == [1, 2]
+        assert steps == [0, 1]
         assert submit(engine, spec).result(WAIT_SECONDS).image  # and it goes on
 
 
@@ -101,9 +101,9 @@ def test_cancelled_before_it_is_begun(spec: ImageSpec) -> None:
     ("switch", "error", "text"),
     [
         ("fail_on", RuntimeError, "told to fail"),
-        ("out_of_memory_on", GenerationFailed, "not enough memory to draw 64x48: the fake device"),
-        ("nan_on", GenerationFailed, "NaN"),
-        ("black_on", GenerationFailed, "all black"),
+        ("out_of_memory_on", OutOfMemory, "not enough memory to draw 64x48: the fake device"),
+        ("nan_on", NoPicture, "NaN"),
+        ("black_on", NoPicture, "all black"),
     ],
 )
 def test_failures_are_told_apart(
@@ -114,6 +114,20 @@ def test_failures_are_told_apart(
         with pytest.raises(error, match=text):
             future.result(WAIT_SECONDS)
         assert engine.seconds_per_step is None
+
+
+def test_a_picture_is_begun_when_the_engine_comes_to_it(spec: ImageSpec) -> None:
+    gate = Gate()
+    begun: list[int] = []
+    with running(gate) as engine:
+        first = submit(engine, spec, on_step=lambda step, _: begun.append(1) if not step else None)
+        second = submit(engine, spec, on_step=lambda step, _: begun.append(2) if not step else None)
+        assert gate.reached.wait(WAIT_SECONDS)
+        assert begun == [1]
+        gate.opened.set()
+        first.result(WAIT_SECONDS)
+        second.result(WAIT_SECONDS)
+    assert begun == [1, 2]
 
 
 def test_the_inbox_is_bounded(spec: ImageSpec) -> None:
@@ -146,7 +160,7 @@ def test_closing_ends_the_picture_in_hand_and_those_that_wait(spec: ImageSpec) -
     engine = Engine(lambda: pipeline)
     engine.start()
     begun = threading.Event()
-    first = submit(engine, spec, on_step=lambda *_: begun.set())
+    first = submit(engine, spec, on_step=lambda step, _: begun.set() if step else None)
     second = submit(engine, spec)
     assert begun.wait(WAIT_SECONDS)
     assert engine.close()

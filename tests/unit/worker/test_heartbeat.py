@@ -1,5 +1,6 @@
 """The heartbeat: there while the worker lives, gone when it ended well."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -107,3 +108,55 @@ def test_a_wrong_password_says_what_to_do(
         wait_for(lambda: "sdq worker install" in caplog.text)
         thread.stop()
     assert "wrong" not in caplog.text
+
+
+def test_the_drain_flag_is_heard_once_and_removed_at_the_end(
+    client: "redis.Redis", wait_for: Wait
+) -> None:
+    heard: list[str] = []
+    thread = HeartbeatThread(
+        client,
+        "worker",
+        Describer(),
+        on_drain=lambda: heard.append(threading.current_thread().name),
+        interval_seconds=0.01,
+    )
+    thread.start()
+    wait_for(lambda: read(client))
+    assert heard == []
+    client.set(broker.drain_flag("worker"), 1)
+    wait_for(lambda: heard)
+    sent_at = (beat := read(client)) and beat.sent_at
+    wait_for(lambda: (beat := read(client)) and sent_at and beat.sent_at > sent_at + 0.05)
+    thread.stop()
+    assert heard == ["sdq-heartbeat"]
+    assert not client.exists(broker.drain_flag("worker"))
+
+
+def test_a_drain_flag_of_an_earlier_process_is_not_for_us(
+    client: "redis.Redis", wait_for: Wait
+) -> None:
+    heard: list[int] = []
+    client.set(broker.drain_flag("worker"), 1)
+    thread = HeartbeatThread(
+        client, "worker", Describer(), on_drain=lambda: heard.append(1), interval_seconds=0.01
+    )
+    thread.start()
+    wait_for(lambda: not client.exists(broker.drain_flag("worker")))
+    thread.stop()
+    assert heard == []
+
+
+def test_the_last_word_of_a_broken_worker_stays_for_a_while(
+    client: "redis.Redis", wait_for: Wait
+) -> None:
+    describe = Describer()
+    thread = HeartbeatThread(client, "worker", describe, interval_seconds=600)
+    thread.start()
+    wait_for(lambda: read(client))
+    describe.state = "broken"
+    thread.stop(keep_last=True)
+    beat = read(client)
+    assert beat is not None
+    assert beat.state == "broken"
+    assert 0 < client.ttl(KEY) <= HEARTBEAT_TIMEOUT_SECONDS

@@ -1,6 +1,7 @@
 """Install: verified files, a proof picture, and only then a configuration."""
 
 import hashlib
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from sdq.errors import DownloadError, GenerationFailed, ModelError
 from sdq.protocol.messages import WorkerSettings
 from sdq.protocol.model import ModelFile, ModelManifest, canary_spec, fingerprint_of
 from sdq.testing.pipeline import FakePipeline
-from sdq.worker import drawing, models, pipelines
+from sdq.worker import canary, drawing, models, pipelines
 from sdq.worker.install import Installed, InstallProgress, install
 
 CONTENTS = {"config.json": b"{}", "unet/weights.safetensors": b"w" * 1000}
@@ -106,6 +107,36 @@ def test_another_device_needs_another_proof(
     install(settings, home, device="cpu")
     assert not install(settings, home, device="auto").already
     assert studio.loads == 2
+
+
+def test_after_a_worker_broke_nothing_is_taken_at_its_word(
+    home: Home, settings: WorkerSettings, studio: Studio
+) -> None:
+    installed = install(settings, home, device="cpu")
+    weights = installed.folder / "unet" / "weights.safetensors"
+    before = weights.stat()
+    weights.write_bytes(b"x" * 1000)  # a damage that size and time do not show
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert install(settings, home, device="cpu").already
+    canary.mark(home, "NaN")
+    assert not install(settings, home, device="cpu").already
+    assert weights.read_bytes() == b"w" * 1000
+    assert studio.loads == 2
+    assert not canary.is_marked(home)
+
+
+def test_a_broken_worker_stays_marked_until_a_proof_succeeds(
+    home: Home, settings: WorkerSettings, studio: Studio
+) -> None:
+    install(settings, home, device="cpu")
+    canary.mark(home, "NaN")
+    studio.pipeline = FakePipeline(nan_on="circle")
+    with pytest.raises(ModelError, match="proof picture failed on cpu"):
+        install(settings, home, device="cpu")
+    assert canary.is_marked(home)
+    studio.pipeline = FakePipeline()
+    assert not install(settings, home, device="cpu").already
+    assert not canary.is_marked(home)
 
 
 def test_only_what_is_wrong_is_fetched_again(home: Home, settings: WorkerSettings) -> None:

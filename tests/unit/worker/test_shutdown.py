@@ -17,10 +17,17 @@ def calls() -> list[str]:
     return []
 
 
+def make(calls: list[str], *, drain_seconds: float = 60.0) -> Shutdown:
+    def note(word: str) -> Callable[[], None]:
+        return lambda: calls.append(word)
+
+    return Shutdown(note("drain"), note("drop"), note("tell"), drain_seconds=drain_seconds)
+
+
 @pytest.fixture
 def ending(calls: list[str]) -> Iterator[Shutdown]:
     before = signal.getsignal(signal.SIGTERM)
-    ending = Shutdown(lambda: calls.append("drop"), lambda: calls.append("tell"))
+    ending = make(calls)
     with ending:
         yield ending
     assert signal.getsignal(signal.SIGTERM) is before
@@ -29,15 +36,23 @@ def ending(calls: list[str]) -> Iterator[Shutdown]:
 def test_without_a_signal_nothing_happens(ending: Shutdown, calls: list[str]) -> None:
     with ending.of(lambda: calls.append("stop")):
         pass
-    assert (calls, ending.asked, ending.exit_code) == ([], False, 0)
+    assert (calls, ending.asked) == ([], False)
 
 
-def test_one_signal_stops(ending: Shutdown, calls: list[str], wait_for: Wait) -> None:
+def test_one_signal_drains_and_stops(ending: Shutdown, calls: list[str], wait_for: Wait) -> None:
     with ending.of(lambda: calls.append(threading.current_thread().name)):
         signal.raise_signal(signal.SIGTERM)
-        wait_for(lambda: len(calls) == 2)
-    assert calls == ["tell", "sdq-shutdown"]
-    assert (ending.asked, ending.exit_code) == (True, 0)
+        wait_for(lambda: len(calls) == 3)
+    assert calls == ["drain", "tell", "sdq-shutdown"]
+    assert ending.asked
+
+
+def test_the_worker_may_ask_itself(ending: Shutdown, calls: list[str], wait_for: Wait) -> None:
+    with ending.of(lambda: calls.append("stop")):
+        threading.Thread(target=ending.ask).start()
+        wait_for(lambda: "stop" in calls)
+        ending.ask()  # again: nothing more
+    assert calls == ["drain", "tell", "stop"]
 
 
 def test_a_signal_that_came_before(ending: Shutdown, calls: list[str], wait_for: Wait) -> None:
@@ -54,7 +69,6 @@ def test_a_second_signal_drops(
     wait_for(lambda: "tell" in calls)
     signal.raise_signal(signal.SIGTERM)
     wait_for(lambda: "drop" in calls)
-    assert ending.exit_code == 1
 
 
 def test_the_terminal_and_the_supervisor_count_as_one(
@@ -67,10 +81,7 @@ def test_the_terminal_and_the_supervisor_count_as_one(
 
 
 def test_patience_ends(calls: list[str], wait_for: Wait) -> None:
-    ending = Shutdown(
-        lambda: calls.append("drop"), lambda: calls.append("tell"), grace_seconds=0.01
-    )
-    with ending:
+    with make(calls, drain_seconds=0.01):
         signal.raise_signal(signal.SIGTERM)
         wait_for(lambda: "drop" in calls)
-    assert ending.exit_code == 1
+    assert calls == ["drain", "tell", "drop"]

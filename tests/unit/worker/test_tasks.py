@@ -9,13 +9,14 @@ import pytest
 import redis
 
 from sdq import broker, metadata
-from sdq.broker import Begun, Broke, Drawn, DrawTask, Stepped, Stopped
-from sdq.protocol.model import ModelFile, ModelManifest
+from sdq.broker import Begun, Broke, Drawn, DrawTask, Returned, Stepped, Stopped
+from sdq.protocol.model import ModelManifest, canary_spec
 from sdq.spec import ImageSpec
 from sdq.testing.pipeline import FakePipeline
 from sdq.worker.delivery import Delivery, connect
 from sdq.worker.engine import Engine
-from sdq.worker.tasks import Identity, JobRunner
+from sdq.worker.identity import Identity
+from sdq.worker.tasks import JobRunner
 
 Wait = Callable[[Callable[[], object]], None]
 VERSIONS = {"sdq": "1", "torch": "2", "diffusers": "3"}
@@ -35,7 +36,7 @@ class Bench:
         self.pipeline = FakePipeline(
             fail_on="fail", out_of_memory_on="full", nan_on="nan", black_on="black"
         )
-        self.engine = Engine(lambda: self.pipeline)
+        self.engine = Engine(lambda: self.pipeline, canary=canary_spec(manifest))
         self.engine.start()
         self.changes = 0
         identity = Identity("worker", manifest, "fake", VERSIONS)
@@ -114,29 +115,66 @@ def test_progress_costs_about_ten_news_a_second(bench: Bench, spec: ImageSpec) -
 
 
 @pytest.mark.parametrize(
-    ("prompt", "message", "retryable"),
+    ("prompt", "message", "code", "retryable"),
     [
-        ("fail", "RuntimeError: the fake pipeline was told to fail", True),
-        ("full", "not enough memory", False),
-        ("nan", "NaN", False),
-        ("black", "all black", False),
+        ("fail", "RuntimeError: the fake pipeline was told", "generation_failed", True),
+        ("full", "not enough memory to draw 64x48", "out_of_memory", True),
+        ("full", "device with more memory", "out_of_memory", True),
+        ("nan", "NaN", "generation_failed", False),
+        ("black", "all black", "generation_failed", False),
     ],
 )
 def test_failures(
-    bench: Bench, spec: ImageSpec, prompt: str, message: str, retryable: bool
+    bench: Bench, spec: ImageSpec, prompt: str, message: str, code: str, retryable: bool
 ) -> None:
     _, broke = bench.run(bench.task(msgspec.structs.replace(spec, prompt=prompt)))
     assert isinstance(broke, Broke)
     assert message in broke.message
-    assert (broke.code, broke.retryable) == ("generation_failed", retryable)
+    assert (broke.code, broke.retryable) == (code, retryable)
 
 
-def test_another_models_job_is_refused(bench: Bench, spec: ImageSpec) -> None:
-    (broke,) = bench.run(bench.task(spec, fingerprint="b" * 64))
+def test_no_memory_for_the_file(
+    bench: Bench, spec: ImageSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(Identity, "png", full)
+    _, broke = bench.run(bench.task(spec))
     assert isinstance(broke, Broke)
-    assert broke.retryable
-    assert "other files" in broke.message
+    assert (broke.code, broke.retryable) == ("out_of_memory", True)
+
+
+def test_another_models_job_is_given_back(bench: Bench, spec: ImageSpec) -> None:
+    (returned,) = bench.run(bench.task(spec, fingerprint="b" * 64))
+    assert isinstance(returned, Returned)
+    assert "other files" in returned.reason
     assert bench.pipeline.drawn == []
+
+
+def test_a_full_inbox_gives_the_job_back(
+    client: "redis.Redis", manifest: ModelManifest, spec: ImageSpec
+) -> None:
+    bench = Bench(client, manifest)
+    assert bench.engine.close()
+    bench.engine = Engine(lambda: bench.pipeline, max_waiting=1)  # never started
+    bench.engine.submit(spec, on_step=lambda *_: None, is_cancelled=lambda: False)
+    identity = Identity("worker", manifest, "fake", VERSIONS)
+    bench.runner = JobRunner(bench.engine, Delivery(client), identity)
+    (returned,) = bench.run(bench.task(spec))
+    assert isinstance(returned, Returned)
+    assert "1 pictures wait" in returned.reason
+
+
+def test_a_broken_worker_gives_back_and_counts_no_failure(bench: Bench, spec: ImageSpec) -> None:
+    bench.pipeline.break_after = 1
+    begun, returned = bench.run(bench.task(spec))
+    assert isinstance(begun, Begun)
+    assert isinstance(returned, Returned)
+    assert "proof picture failed" in returned.reason
+    *_, late = bench.run(bench.task(spec, job_id="job2"))
+    assert isinstance(late, Returned)
+    assert (late.job_id, len(bench.pipeline.drawn)) == ("job2", 2)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +237,48 @@ def test_the_cancel_flag_stops_a_job_within_a_few_steps(
     assert bench.steps[-1] < 100
 
 
+def test_an_attempt_that_was_given_up_does_not_touch_the_engine(
+    bench: Bench, spec: ImageSpec
+) -> None:
+    bench.client.set(broker.cancel_flag("job1"), 2)
+    for attempt in (1, 2):
+        bench.run(bench.task(spec, attempt=attempt))
+    assert bench.events == [Stopped("job1", 1, "worker"), Stopped("job1", 2, "worker")]
+    assert bench.pipeline.drawn == []
+    assert isinstance(bench.run(bench.task(spec, attempt=3))[-1], Drawn)
+
+
+def test_a_new_attempt_stops_the_one_before_it(
+    bench: Bench, spec: ImageSpec, wait_for: Wait
+) -> None:
+    """As after a worker that was stopped for a while: its job was given to it again."""
+    bench.pipeline.seconds_per_step = 0.02
+    long = msgspec.structs.replace(spec, num_inference_steps=400)
+    first = in_a_thread(bench, bench.task(long))
+    wait_for(lambda: bench.steps)
+    bench.client.set(broker.cancel_flag("job1"), 1)
+    bench.run(bench.task(spec, attempt=2))
+    first.join(5)
+    ends = [event for event in bench.events if not isinstance(event, Begun)]
+    assert [(type(end), end.attempt) for end in ends] == [(Stopped, 1), (Drawn, 2)]
+
+
+def test_begun_is_said_when_the_engine_comes_to_it(
+    bench: Bench, spec: ImageSpec, wait_for: Wait
+) -> None:
+    bench.pipeline.seconds_per_step = 0.05
+    first = in_a_thread(bench, bench.task(msgspec.structs.replace(spec, num_inference_steps=20)))
+    wait_for(lambda: bench.events)
+    second = in_a_thread(bench, bench.task(spec, job_id="job2"))
+    wait_for(lambda: bench.runner.active == ("job1", "job2"))
+    assert [event.job_id for event in bench.events] == ["job1"]
+    first.join(5)
+    second.join(5)
+    told = [(type(event), event.job_id) for event in bench.events]
+    assert told.index((Begun, "job2")) < told.index((Drawn, "job2"))
+    assert [job for kind, job in told if kind is Begun] == ["job1", "job2"]
+
+
 def test_a_job_that_waits_for_the_engine_is_cancelled_at_once(
     bench: Bench, spec: ImageSpec, wait_for: Wait
 ) -> None:
@@ -229,25 +309,54 @@ def test_the_same_attempt_twice_is_drawn_once(
     assert len(bench.pipeline.drawn) == 1
 
 
-def test_dropping_all_hands_the_jobs_back(bench: Bench, spec: ImageSpec, wait_for: Wait) -> None:
-    bench.pipeline.seconds_per_step = 0.05
-    long = msgspec.structs.replace(spec, num_inference_steps=400)
-    threads = [in_a_thread(bench, bench.task(long, job_id=name)) for name in ("job1", "job2")]
-    wait_for(lambda: bench.pipeline.drawn)
+def two_long_jobs(bench: Bench, spec: ImageSpec, wait_for: Wait) -> list[threading.Thread]:
+    """The first is begun, the second waits for the engine."""
+    long = msgspec.structs.replace(spec, num_inference_steps=60)
+    bench.pipeline.seconds_per_step = 0.02
+    first = in_a_thread(bench, bench.task(long))
+    wait_for(lambda: bench.events)
+    second = in_a_thread(bench, bench.task(long, job_id="job2"))
+    wait_for(lambda: bench.runner.active == ("job1", "job2"))
+    return [first, second]
+
+
+def test_draining_finishes_what_is_begun_and_gives_the_rest_back(
+    bench: Bench, spec: ImageSpec, wait_for: Wait
+) -> None:
+    first, second = two_long_jobs(bench, spec, wait_for)
+    bench.runner.drain("the worker is draining")
+    second.join(5)
+    assert first.is_alive()
+    assert bench.events[-1] == Returned("job2", 1, "worker", "the worker is draining")
+    bench.run(bench.task(spec, job_id="job3"))  # it was on its way
+    assert bench.events[-1] == Returned("job3", 1, "worker", "the worker is draining")
+    first.join(5)
+    assert isinstance(bench.events[-1], Drawn)
+    assert bench.runner.untold == 0
+
+
+def test_dropping_all_gives_the_jobs_back_at_once(
+    bench: Bench, spec: ImageSpec, wait_for: Wait
+) -> None:
+    threads = two_long_jobs(bench, spec, wait_for)
     bench.runner.drop_all()
     for thread in threads:
         thread.join(5)
-    ends = [event for event in bench.events if isinstance(event, Broke)]
+    ends = [event for event in bench.events if isinstance(event, Returned)]
     assert sorted(event.job_id for event in ends) == ["job1", "job2"]
-    assert all(event.retryable and "was stopped" in event.message for event in ends)
+    assert not [event for event in bench.events if isinstance(event, Drawn | Broke)]
+    assert len(bench.pipeline.drawn) == 1
 
 
-def test_the_model_hash_is_that_of_the_largest_weights(manifest: ModelManifest) -> None:
-    files = (
-        ModelFile("config.json", 999, "1" * 64, ()),
-        ModelFile("vae/w.safetensors", 10, "2" * 64, ()),
-        ModelFile("unet/w.safetensors", 20, "3" * 64, ()),
-        ModelFile("text/w.safetensors", None, "4" * 64, ()),
-    )
-    held = msgspec.structs.replace(manifest, files=files)
-    assert Identity("w", held, "cpu", {}).model_hash == "3" * 10
+def test_what_could_not_be_told_while_leaving_is_counted(
+    bench: Bench, spec: ImageSpec, wait_for: Wait, free_port: int
+) -> None:
+    with connect(f"redis://127.0.0.1:{free_port}/0") as nobody:
+        identity = Identity("worker", bench.manifest, "fake", VERSIONS)
+        delivery = Delivery(nobody, away_patience_seconds=0.0)
+        bench.runner = JobRunner(bench.engine, delivery, identity)
+        bench.run(bench.task(spec))
+        assert bench.runner.untold == 0  # the server finds out by itself
+        bench.runner.drain("the worker is draining")
+        bench.run(bench.task(spec))
+        assert bench.runner.untold == 1
