@@ -70,6 +70,7 @@ RETURNING *
 _MOVE = """
 UPDATE jobs SET {assignments}
 WHERE job_id IN (SELECT value FROM json_each(?)) AND state IN (SELECT value FROM json_each(?))
+AND attempt = coalesce(?, attempt)
 RETURNING *
 """
 _CANCEL_STALE = f"""
@@ -82,6 +83,7 @@ UPDATE jobs SET state = 'cancelled', changed_at = ? WHERE {IN_FLIGHT} AND (
 _IN_STATE = "SELECT * FROM jobs WHERE state = ? ORDER BY sequence LIMIT ?"
 _QUEUED_NOW = "SELECT coalesce(sum(jobs), 0) AS jobs FROM job_counts WHERE state = 'queued'"
 _COUNTS = "SELECT state, sum(jobs) AS jobs FROM job_counts GROUP BY state"
+_COUNTS_OF = "SELECT state, jobs FROM job_counts WHERE model_id = ?"
 _QUEUED_MODELS = """
 SELECT model_id FROM job_counts WHERE state = 'queued' AND jobs > 0 ORDER BY model_id
 """
@@ -153,28 +155,37 @@ class JobTable:
             found = await inside.execute_fetchall(_BY_IDS, (json_list(ids),))
         return jobs_of(found)
 
-    async def move(self, job_id: str, after: JobState, **changes: object) -> Job | None:
+    async def move(
+        self, job_id: str, after: JobState, *, if_attempt: int | None = None, **changes: object
+    ) -> Job | None:
         """Puts the job into state ``after``, when its present state allows that.
 
-        ``changes``: worker_id, error_code, error_message, draw_seconds; and what is added to
-        failures and deaths. ``None`` when there is no such job or it may not go there; nothing
-        is changed then.
+        With ``if_attempt``: only when that is its present one. ``changes``: worker_id, error_code,
+        error_message, draw_seconds; and what is added to failures and deaths. ``None`` when there
+        is no such job or it may not go there; nothing is changed then.
         """
-        moved = await self.move_many([job_id], after, **changes)
+        moved = await self.move_many([job_id], after, if_attempt=if_attempt, **changes)
         return moved[0] if moved else None
 
     async def move_many(
-        self, job_ids: Sequence[str], after: JobState, **changes: object
+        self,
+        job_ids: Sequence[str],
+        after: JobState,
+        *,
+        if_attempt: int | None = None,
+        **changes: object,
     ) -> list[Job]:
         """`move` for many at once; gives those that moved, in the order of their arrival."""
         async with self._database.transaction() as inside:
-            return await self.move_inside(inside, job_ids, after, **changes)
+            return await self.move_inside(inside, job_ids, after, if_attempt=if_attempt, **changes)
 
     async def move_inside(
         self,
         inside: aiosqlite.Connection,
         job_ids: Sequence[str],
         after: JobState,
+        *,
+        if_attempt: int | None = None,
         **changes: object,
     ) -> list[Job]:
         """`move_many` as a part of a transaction of the caller's."""
@@ -185,6 +196,7 @@ class JobTable:
         sets += [f"{name} = {name} + ?" if name in _COUNTERS else f"{name} = ?" for name in changes]
         sql = _MOVE.format(assignments=", ".join(sets))
         values = [after.value, self._clock(), *changes.values(), json_list(job_ids), _BEFORE[after]]
+        values.append(if_attempt)
         return jobs_of(await inside.execute_fetchall(sql, values))
 
     async def take_back(self, job_ids: Sequence[str]) -> list[Job]:
@@ -219,6 +231,13 @@ class JobTable:
         """How many jobs are in each state; every state is there. Running totals, no scan."""
         counts = dict.fromkeys(JobState, 0)
         for row in await self._database.fetch_all(_COUNTS):
+            counts[JobState(row["state"])] = row["jobs"]
+        return counts
+
+    async def counts_of(self, model_id: str) -> dict[JobState, int]:
+        """`counts` of one model's jobs."""
+        counts = dict.fromkeys(JobState, 0)
+        for row in await self._database.fetch_all(_COUNTS_OF, (model_id,)):
             counts[JobState(row["state"])] = row["jobs"]
         return counts
 

@@ -359,3 +359,12 @@ def test_the_states_of_the_indices_are_those_of_the_protocol():
     assert set(TRANSITIONS) == set(S)
     assert all(f"'{state}'" in jobs_module._FINAL for state in FINAL_STATES)
     assert all(f"'{state}'" in jobs_module.IN_FLIGHT for state in set(S) - FINAL_STATES)
+
+
+async def test_a_move_of_another_attempt_changes_nothing(table: JobTable):
+    (job,) = await add(table, [order(1)])
+    await table.move(job.job_id, S.DISPATCHED)
+    assert await table.move(job.job_id, S.QUEUED, if_attempt=job.attempt + 1) is None
+    assert (await table.counts_of("shapes"))[S.DISPATCHED] == 1
+    assert await table.move(job.job_id, S.QUEUED, if_attempt=job.attempt) is not None
+    assert (await table.counts_of("shapes"))[S.DISPATCHED] == 0
