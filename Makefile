@@ -10,7 +10,7 @@ STATED := pyproject.toml constraints.txt models/shapes/pyproject.toml
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench model terminal clean
+.PHONY: help demo test chaos check bench model terminal clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -20,6 +20,9 @@ demo: $(VENV)/.installed ## Draw "a red circle on a blue background" with everyt
 
 test: $(VENV)/.installed-dev ## Run the whole test suite
 	$(BIN)/python -m pytest
+
+chaos: $(VENV)/.installed-dev ## Kill every part in the middle, again and again; nothing is lost (SEED=7 repeats)
+	$(BIN)/python -m sdq.testing.chaos $(if $(SEED),--seed $(SEED))
 
 check: $(VENV)/.installed-dev ## Format, lint, types and who may import whom
 	$(BIN)/ruff format --check .
