@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import secrets
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple, NoReturn, TypeVar
@@ -21,6 +22,9 @@ from typing import NamedTuple, NoReturn, TypeVar
 import aiosqlite
 
 from sdq.errors import StackError, UsageError
+
+DATABASE_NAME = "sdq.sqlite3"
+"""In the server's data directory."""
 
 BUSY_TIMEOUT_MILLISECONDS = 5_000
 """How long another program (a backup, the sqlite3 shell) may hold the file."""
@@ -34,16 +38,17 @@ _ENVIRONMENT_CODES = frozenset(
         sqlite3.SQLITE_IOERR,
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_NOTADB,
         sqlite3.SQLITE_CANTOPEN,
     }
 )
 """What the machine did to us; everything else is a defect of ours and stays as it is."""
 
-_NO_DATABASE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
+_DAMAGE_CODES = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
+_NO_TEXT = "Could not decode to UTF-8"  # Python's own complaint, without a code
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 class Migration(NamedTuple):
@@ -62,6 +67,11 @@ def migrations() -> list[Migration]:
     ]
 
 
+def script_of(step: Migration) -> str:
+    """A migration and its number in one transaction."""
+    return f"BEGIN IMMEDIATE;\n{step.sql}\nPRAGMA user_version = {step.number};\nCOMMIT;"
+
+
 async def finish(work: Awaitable[T]) -> T:
     """Awaits ``work`` to its end even when the caller is cancelled; the cancel is raised then."""
     task = asyncio.ensure_future(work)
@@ -78,8 +88,23 @@ async def finish(work: Awaitable[T]) -> T:
     raise cancelled
 
 
+def is_damage(error: BaseException) -> bool:
+    """Whether SQLite found that the file is not what it wrote."""
+    if not isinstance(error, sqlite3.Error):
+        return False
+    code = getattr(error, "sqlite_errorcode", None)
+    return str(error).startswith(_NO_TEXT) if code is None else code & 0xFF in _DAMAGE_CODES
+
+
+def damaged(message: str) -> StackError:
+    """The error for people about something in the data that only a repair can mend."""
+    return StackError(message, hint="stop the server and run `sdq server check --repair`")
+
+
 def storage_error(error: BaseException, path: Path) -> StackError | None:
     """The error for people when the disk or the file is to blame, else ``None``."""
+    if is_damage(error):
+        return damaged(f"{path} is damaged: {error}")
     code = getattr(error, "sqlite_errorcode", None) if isinstance(error, sqlite3.Error) else None
     number = error.errno if isinstance(error, OSError) else None
     if code == sqlite3.SQLITE_FULL or number in _NO_ROOM:
@@ -131,10 +156,10 @@ class Database:
             await database._start()
         except BaseException as error:
             await database.close()
-            if getattr(error, "sqlite_errorcode", None) in _NO_DATABASE:
+            if is_damage(error):
                 raise UsageError(
                     f"{path} is no database, or it is damaged: {error}",
-                    hint="put a backup in its place, or begin anew in another data directory",
+                    hint="run `sdq server check --repair`: it saves what can be read",
                 ) from error
             reraise(error, path)
         return database
@@ -152,6 +177,7 @@ class Database:
             "journal_mode = WAL",
             "synchronous = NORMAL",
             "foreign_keys = ON",
+            "cell_size_check = ON",  # finds damage sooner
         ):
             await connection.execute_fetchall(f"PRAGMA {pragma}")
         await migrate(connection, migrations(), self.path)
@@ -172,6 +198,8 @@ class Database:
             try:
                 if connection is not None:
                     await finish(connection.close())
+            except sqlite3.Error as error:
+                _log.error("%s: could not be closed in good order: %s", self.path, error)
             finally:
                 if lock_file >= 0:
                     os.close(lock_file)
@@ -213,10 +241,17 @@ class Database:
                 await finish(connection.commit())
             except BaseException as error:  # noqa: BLE001 - undone, then raised again
                 # Also after a cancelled BEGIN: SQLite's thread runs both, in this order.
-                await finish(connection.rollback())
+                await self._roll_back(connection)
                 reraise(error, self.path)
             finally:
                 self._owner = None
+
+    async def _roll_back(self, connection: aiosqlite.Connection) -> None:
+        """SQLite has done it itself after the worst errors, and says so."""
+        try:
+            await finish(connection.rollback())
+        except sqlite3.Error as error:
+            _log.error("%s: a transaction could not be undone: %s", self.path, error)
 
     def _live(self) -> aiosqlite.Connection:
         if self._connection is None:
@@ -235,12 +270,21 @@ async def migrate(connection: aiosqlite.Connection, steps: Sequence[Migration], 
         )
     for step in steps:
         if step.number > version:
-            script = f"BEGIN IMMEDIATE;\n{step.sql}\nPRAGMA user_version = {step.number};\nCOMMIT;"
             try:
-                await connection.executescript(script)
+                await connection.executescript(script_of(step))
             except BaseException:
                 await finish(connection.rollback())
                 raise
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Holds the database at ``path`` as a server does. Raises `UsageError` when one runs."""
+    descriptor = _lock(path)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _lock(path: Path) -> int:

@@ -9,25 +9,43 @@ import os
 import re
 from collections.abc import Iterable, Set
 from pathlib import Path
+from typing import NamedTuple
+
+LIBRARY_NAME = "library"
+"""The folder in the server's data directory."""
 
 FOLDERS = tuple(f"{number:02x}" for number in range(256))
 
 _STAGED_SUFFIX = ".tmp"
 _FORMER_SUFFIX = ".old"
+_GONE_SUFFIX = ".gone"
 _PICTURE_NAME = re.compile(r"([0-9a-f]{64})\.png")
-_TEMPORARY_NAME = re.compile(r"[0-9a-f]{64}\.png\.(?:tmp|old)")
+_TEMPORARY_NAME = re.compile(r"[0-9a-f]{64}\.png\.(?:tmp|old|gone)")
+
+
+def key_in(name: str) -> str | None:
+    """The key of a picture's file name."""
+    found = _PICTURE_NAME.fullmatch(name)
+    return found[1] if found else None
+
+
+def is_temporary(name: str) -> bool:
+    """Whether only a server that was killed can have left a file of that name."""
+    return _TEMPORARY_NAME.fullmatch(name) is not None
 
 
 def sha256_of(image: bytes) -> str:
     return hashlib.sha256(image).hexdigest()
 
 
+class Swept(NamedTuple):
+    deleted: int  # temporary files
+    missing: set[str]  # known keys without a file
+    strangers: list[str]  # keys of files that are not known
+
+
 def _staged(path: Path) -> Path:
     return path.with_name(path.name + _STAGED_SUFFIX)
-
-
-def _former(path: Path) -> Path:
-    return path.with_name(path.name + _FORMER_SUFFIX)
 
 
 class PictureFiles:
@@ -38,6 +56,11 @@ class PictureFiles:
 
     def path_of(self, key: str) -> Path:
         return self.directory / key[:2] / f"{key}.png"
+
+    def former_of(self, key: str) -> Path:
+        """Where `place` keeps what was there before."""
+        path = self.path_of(key)
+        return path.with_name(path.name + _FORMER_SUFFIX)
 
     def stage(self, key: str, image: bytes) -> str:
         """Writes the picture beside its place and flushes it to the disk. Its SHA-256.
@@ -70,7 +93,7 @@ class PictureFiles:
         self.settle(key)
         # Where files cannot have two names, an undone replacement leaves a miss.
         with contextlib.suppress(OSError):
-            _former(path).hardlink_to(path)
+            self.former_of(key).hardlink_to(path)
         try:
             _staged(path).replace(path)
         except OSError:
@@ -85,13 +108,13 @@ class PictureFiles:
         """Undoes `place`: what was there before is there again. Raises `OSError`."""
         path = self.path_of(key)
         try:
-            _former(path).replace(path)
+            self.former_of(key).replace(path)
         except FileNotFoundError:
             path.unlink(missing_ok=True)
 
     def settle(self, key: str) -> None:
         """Lets go of what `place` kept aside. Raises `OSError`."""
-        _former(self.path_of(key)).unlink(missing_ok=True)
+        self.former_of(key).unlink(missing_ok=True)
 
     def read(self, key: str, size_bytes: int) -> bytes | None:
         """The file, or ``None`` when there is none of this size. Raises `OSError`."""
@@ -103,27 +126,48 @@ class PictureFiles:
         except FileNotFoundError:
             return None
 
-    def remove(self, keys: Iterable[str]) -> None:
-        """Deletes the files, as far as they exist. Raises `OSError`."""
-        for key in keys:
-            self.path_of(key).unlink(missing_ok=True)
+    def hide(self, keys: Iterable[str]) -> None:
+        """Takes the files out of their places, as far as they exist; they are still there.
 
-    def sweep(self, folder: str, known: Set[str]) -> tuple[int, set[str]]:
-        """Deletes temporary files and pictures that are not in ``known`` from one folder.
-
-        Gives how many were deleted, and the keys of ``known`` that have no file. Files that
-        cannot be ours are left alone. Raises `OSError`.
+        Then comes `remove`, or `unhide`. Raises `OSError`; some may be hidden then.
         """
-        deleted, missing = 0, set(known)
+        for key in keys:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                self.path_of(key).rename(self._hidden(key))
+
+    def unhide(self, keys: Iterable[str]) -> None:
+        """Undoes `hide`, as far as it was done. Raises `OSError`."""
+        for key in keys:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                self._hidden(key).rename(self.path_of(key))
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Deletes files that are hidden. Raises `OSError`."""
+        for key in keys:
+            with contextlib.suppress(NotADirectoryError):
+                self._hidden(key).unlink(missing_ok=True)
+
+    def _hidden(self, key: str) -> Path:
+        path = self.path_of(key)
+        return path.with_name(path.name + _GONE_SUFFIX)
+
+    def sweep(self, folder: str, known: Set[str]) -> Swept:
+        """Deletes temporary files from one folder, and looks what else is there.
+
+        Files that cannot be ours are left alone. Raises `OSError`.
+        """
+        deleted, missing, strangers = 0, set(known), []
         try:
             entries = list(os.scandir(self.directory / folder))
         except (FileNotFoundError, NotADirectoryError):
-            return 0, missing
+            return Swept(0, missing, [])
         for entry in entries:
-            picture = _PICTURE_NAME.fullmatch(entry.name)
-            if picture and picture[1] in missing:
-                missing.discard(picture[1])
-            elif picture or _TEMPORARY_NAME.fullmatch(entry.name):
+            key = key_in(entry.name)
+            if key in missing:
+                missing.discard(key)
+            elif key is not None:
+                strangers.append(key)
+            elif is_temporary(entry.name):
                 Path(entry.path).unlink(missing_ok=True)
                 deleted += 1
-        return deleted, missing
+        return Swept(deleted, missing, strangers)

@@ -1,6 +1,7 @@
 """The library's index: a row of the database for each picture. No files here, no memory."""
 
 import json
+import sqlite3
 import unicodedata
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import NamedTuple
@@ -8,6 +9,7 @@ from typing import NamedTuple
 import aiosqlite
 import msgspec
 
+from sdq.errors import StackError
 from sdq.protocol.messages import StoredPicture
 from sdq.server.database import Database
 from sdq.server.memory import StoredImage
@@ -15,7 +17,7 @@ from sdq.spec import ImageSpec
 
 _decode_spec = msgspec.json.Decoder(ImageSpec).decode
 
-_PUT = """
+PUT = """
 INSERT INTO pictures
     (key, spec, search_text, size_bytes, sha256, draw_seconds, created_at, last_used_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -58,10 +60,32 @@ class PictureRow(NamedTuple):
     last_used_at: float
 
 
+class DamagedRow(StackError):
+    """A row that is no picture's."""
+
+
 def fold(text: str) -> str:
     """Text for searching: case and ways to write the same letter make no difference."""
     folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
     return folded.replace("\0", "\ufffd")  # SQLite's JSON ends a text at a zero
+
+
+def row_of(
+    stored: StoredImage, sha256: str, created_at: float, last_used_at: float
+) -> tuple[object, ...]:
+    """The values for `PUT`."""
+    return (
+        *(stored.key, msgspec.json.encode(stored.spec).decode(), fold(stored.spec.prompt)),
+        *(len(stored.image), sha256, stored.draw_seconds, created_at, last_used_at),
+    )
+
+
+def _found(row: sqlite3.Row) -> StoredPicture | None:
+    """``None`` for a damaged row: the others are found all the same."""
+    try:
+        return StoredPicture(row["key"], _decode_spec(row["spec"]), *row[2:])
+    except (msgspec.MsgspecError, UnicodeError):
+        return None
 
 
 class PictureIndex:
@@ -71,8 +95,12 @@ class PictureIndex:
         self._database = database
 
     async def get(self, key: str) -> PictureRow | None:
+        """Raises `DamagedRow` for one that nothing can be made of."""
         row = await self._database.fetch_one(_GET, (key,))
-        return None if row is None else PictureRow(_decode_spec(row["spec"]), *row[1:])
+        try:
+            return None if row is None else PictureRow(_decode_spec(row["spec"]), *row[1:])
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            raise DamagedRow(f"the row of picture {key} is damaged: {error}") from error
 
     async def put(
         self,
@@ -86,26 +114,27 @@ class PictureIndex:
 
         ``then`` goes on in the same transaction; what it raises undoes everything.
         """
-        row = (
-            stored.key,
-            msgspec.json.encode(stored.spec).decode(),
-            fold(stored.spec.prompt),
-            len(stored.image),
-            sha256,
-            stored.draw_seconds,
-            now,
-            now,
-        )
         async with self._database.transaction() as inside:
-            await inside.execute_fetchall(_PUT, row)
+            await inside.execute_fetchall(PUT, row_of(stored, sha256, now, now))
             if then is not None:
                 await then(inside)
 
-    async def remove(self, keys: Collection[str]) -> dict[str, int]:
-        """Removes rows; gives the sizes in bytes of those that were there."""
+    async def remove(
+        self,
+        keys: Collection[str],
+        *,
+        then: Callable[[Collection[str]], Awaitable[None]] | None = None,
+    ) -> dict[str, int]:
+        """Removes rows; gives the sizes in bytes of those that were there.
+
+        ``then`` hears of these before the commit; what it raises undoes everything.
+        """
         async with self._database.transaction() as inside:
             rows = await inside.execute_fetchall(_REMOVE, (json.dumps(list(keys)),))
-        return {row["key"]: row["size_bytes"] for row in rows}
+            gone = {row["key"]: row["size_bytes"] for row in rows}
+            if then is not None:
+                await then(gone)
+        return gone
 
     async def mark_used(self, used: Mapping[str, float]) -> None:
         """Moves last-used times forward, never back; keys that are gone are passed over."""
@@ -121,7 +150,7 @@ class PictureIndex:
         """The newest pictures whose prompt holds all of the words, whatever their case."""
         wanted = json.dumps([fold(word) for word in words.split()])
         rows = await self._database.fetch_all(_FIND, (used_since, wanted, limit))
-        return [StoredPicture(row["key"], _decode_spec(row["spec"]), *row[2:]) for row in rows]
+        return [picture for row in rows if (picture := _found(row)) is not None]
 
     async def keys(self, prefix: str, limit: int = -1) -> list[str]:
         """The first ``limit`` keys that begin so (hexadecimal digits), in order; -1: all."""

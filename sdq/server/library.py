@@ -1,11 +1,6 @@
 """The library: pictures by their key, in memory, in files and in the database's index.
 
-A picture is here whole or not at all. Writing goes file first, row second: the file is written
-beside its place and flushed, takes its place inside the transaction that writes the row, and
-that one is committed last. Removing goes row first, file second. So whatever is killed when
-leaves a file without a row, which `Library.open` sweeps away, and never a row that answers with
-half a picture: a file that is missing, or whose hash is not the row's, is a miss.
-
+A picture is here whole or not at all: `sdq.server.store` sees to that.
 Retention counts from the last use, not from the day a picture was drawn: what is asked for stays.
 """
 
@@ -13,18 +8,16 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ParamSpec, TypeVar
-
-import aiosqlite
 
 from sdq.errors import StackError, UsageError
 from sdq.protocol.messages import StoredPicture
-from sdq.server.database import Database, finish, reraise
-from sdq.server.files import FOLDERS, PictureFiles, sha256_of
-from sdq.server.index import LibraryStats, PictureIndex, PictureRow
+from sdq.server.database import Database, finish
+from sdq.server.files import PictureFiles
+from sdq.server.index import LibraryStats, PictureIndex
 from sdq.server.memory import MemoryCache, StoredImage
+from sdq.server.store import PictureStore, Settle
 from sdq.spec import ImageSpec
 
 __all__ = ["Library", "LibraryStats", "StoredImage"]
@@ -36,15 +29,7 @@ MAX_PENDING_USES = 10_000
 REMOVAL_BATCH = 200
 """Pictures removed in one transaction, so that others get their turn in between."""
 
-Settle = Callable[[aiosqlite.Connection], Awaitable[bool]]
-P = ParamSpec("P")
-T = TypeVar("T")
-
 _log = logging.getLogger(__name__)
-
-
-class _NotSettled(Exception):
-    """Ends a transaction of `Library.put` in which ``settle`` gave False."""
 
 
 class Library:
@@ -63,7 +48,7 @@ class Library:
         self.retention_seconds = retention_days * SECONDS_A_DAY
         self.max_bytes = max_bytes
         self._index = PictureIndex(database)
-        self._files = PictureFiles(directory)
+        self._store = PictureStore(self._index, PictureFiles(directory))
         self._memory = MemoryCache(memory_bytes, self.retention_seconds)
         self._clock = clock
         self._used: dict[str, float] = {}
@@ -93,11 +78,7 @@ class Library:
             memory_bytes=memory_bytes,
             clock=clock,
         )
-        try:
-            await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
-            await library._sweep()
-        except OSError as error:
-            reraise(error, directory)
+        await library._store.open()
         return library
 
     def cached(self, key: str) -> StoredImage | None:
@@ -111,8 +92,9 @@ class Library:
     async def get(self, key: str) -> StoredImage | None:
         """The picture from memory or disk; marks it used. ``None`` for a miss.
 
-        A picture whose file is missing or damaged is a miss, and its row goes. Raises
-        `StackError` when the disk cannot be read. Safe to cancel.
+        A picture whose file is missing or damaged is a miss, and its row goes; one that the disk
+        does not give is a miss too, and is drawn again. Raises `StackError` when the index cannot
+        be read. Safe to cancel.
         """
         stored = self.cached(key)
         if stored is not None:
@@ -229,8 +211,8 @@ class Library:
             raise
 
     async def close(self) -> None:
-        """Writes the last-used times. The database is left open."""
-        await self.flush_used()
+        """Writes the last-used times, when that is possible. The database is left open."""
+        await self._try_to_flush()
 
     def _is_fresh(self, key: str, last_used_at: float) -> bool:
         last = max(last_used_at, self._used.get(key, 0.0))
@@ -238,86 +220,41 @@ class Library:
 
     async def _read(self, key: str) -> tuple[StoredImage | None, bool]:
         """The picture from disk, and whether row and file agree (no row, no quarrel)."""
-        row = await self._index.get(key)
-        if row is None or not self._is_fresh(key, row.last_used_at):
-            return None, True
-        try:
-            stored = await asyncio.to_thread(self._load, key, row)
-        except OSError as error:
-            reraise(error, self._files.path_of(key))
-        return stored, stored is not None
-
-    def _load(self, key: str, row: PictureRow) -> StoredImage | None:
-        """In a thread: the picture of a row, when its file is whole."""
-        image = self._files.read(key, row.size_bytes)
-        if image is None or sha256_of(image) != row.sha256:
-            return None
-        return StoredImage(key, row.spec, image, row.draw_seconds)
+        return await self._store.read(key, self._is_fresh)
 
     async def _read_again(self, key: str) -> tuple[StoredImage | None, int]:
         """Row and file disagreed: a `put` came between the two, or the row must go."""
         async with self._changing:
             stored, whole = await self._read(key)
             if not whole:
-                _log.warning("picture %s: its file is missing or damaged; removed", key)
-                await finish(self._delete([key]))
+                _log.warning("picture %s: its row or its file is damaged; removed", key)
+                try:
+                    await finish(self._delete([key]))
+                except StackError as error:  # a miss all the same
+                    _log.warning("picture %s cannot be removed: %s", key, error)
             return stored, self._changes
 
     async def _put(self, stored: StoredImage, settle: Settle | None) -> bool:
         async with self._changing:
             self._changes += 1
-            sha256 = await self._on_disk(self._files.stage, stored.key, stored.image)
             now = self._clock()
-            placed = False
-
-            async def then(inside: aiosqlite.Connection) -> None:
-                nonlocal placed
-                if settle is not None and not await settle(inside):
-                    raise _NotSettled
-                await self._on_disk(self._files.place, stored.key)
-                placed = True
-
-            try:
-                await self._index.put(stored, sha256, now, then=then)
-            except BaseException as error:
-                await self._tidy(self._files.displace if placed else self._files.unstage, stored)
-                if isinstance(error, _NotSettled):
-                    return False
-                raise
+            if not await self._store.put(stored, now, settle):
+                return False
             self._changes += 1
             self._memory.add(stored, now)
-            await self._tidy(self._files.settle, stored)
             return True
-
-    async def _tidy(self, step: Callable[[str], None], stored: StoredImage) -> None:
-        """What cannot be tidied up now is a miss at worst, and swept at the next start."""
-        try:
-            await self._on_disk(step, stored.key)
-        except StackError as error:
-            _log.warning("picture %s: %s", stored.key, error)
-
-    async def _on_disk(self, step: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """In a thread: what the disk says is said in words."""
-        try:
-            return await asyncio.to_thread(step, *arguments, **named)
-        except OSError as error:
-            reraise(error, self._files.directory)
 
     async def _remove(self, keys: Sequence[str]) -> tuple[int, int]:
         async with self._changing:
             return await self._delete(keys)
 
     async def _delete(self, keys: Sequence[str]) -> tuple[int, int]:
-        """Rows, then files; the caller holds ``_changing``."""
-        gone = await self._index.remove(keys)
+        """The caller holds ``_changing``."""
+        gone = await self._store.delete(keys)
         self._changes += 1
         for key in gone:
             self._memory.discard(key)
             self._used.pop(key, None)
-        try:
-            await asyncio.to_thread(self._files.remove, gone)
-        except OSError as error:
-            reraise(error, self._files.directory)
         return len(gone), sum(gone.values())
 
     async def _next_to_prune(self) -> list[str]:
@@ -335,13 +272,3 @@ class Library:
             _log.warning("last-used times cannot be written: %s", error)
             if len(self._used) > MAX_PENDING_USES:
                 self._used.clear()
-
-    async def _sweep(self) -> None:
-        """Folder by folder, so that memory stays small: files without row, rows without file."""
-        for folder in FOLDERS:
-            known = set(await self._index.keys(folder))
-            deleted, missing = await asyncio.to_thread(self._files.sweep, folder, known)
-            if missing:
-                await self._delete(sorted(missing))
-            if deleted or missing:
-                _log.info("swept %s: %d files, %d rows", folder, deleted, len(missing))

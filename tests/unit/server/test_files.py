@@ -116,6 +116,11 @@ def test_the_system_cuts_a_write_and_no_half_file_stays(files: PictureFiles):
 
 def test_removing_passes_over_what_is_gone(files: PictureFiles):
     write(files, KEY, b"picture")
+    files.hide([KEY, OTHER])
+    assert files.read(KEY, 7) is None
+    files.unhide([KEY, OTHER])
+    assert files.read(KEY, 7) == b"picture"
+    files.hide([KEY, OTHER])
     files.remove([KEY, OTHER])
     assert everything(files) == []
 
@@ -126,9 +131,10 @@ def test_sweeping_takes_only_what_is_ours_and_unknown(files: PictureFiles):
     folder = files.directory / "ab"
     (folder / f"{KEY}.png.tmp").write_bytes(b"half")
     (folder / f"{KEY}.png.old").write_bytes(b"former")
+    (folder / f"{OTHER}.png.gone").write_bytes(b"removed")
     (folder / "notes.txt").write_text("of the operator")
     gone = "ab" + "2" * 62
-    assert files.sweep("ab", {KEY, gone}) == (3, {gone})
-    assert everything(files) == sorted([f"{KEY}.png", "notes.txt"])
-    assert files.sweep("cd", set()) == (0, set())
-    assert files.sweep("cd", {"cd" + "0" * 62}) == (0, {"cd" + "0" * 62})
+    assert files.sweep("ab", {KEY, gone}) == (3, {gone}, [OTHER])
+    assert everything(files) == sorted([f"{KEY}.png", f"{OTHER}.png", "notes.txt"])
+    assert files.sweep("cd", set()) == (0, set(), [])
+    assert files.sweep("cd", {"cd" + "0" * 62}) == (0, {"cd" + "0" * 62}, [])

@@ -70,14 +70,17 @@ async def test_a_damaged_file_is_a_miss_and_goes(shelf: Shelf, spec: ImageSpec, 
         assert await library.get(KEY) is not None
 
 
-async def test_a_file_that_cannot_be_read_is_said_in_words(shelf: Shelf, spec: ImageSpec):
+async def test_a_file_that_cannot_be_read_is_a_miss(shelf: Shelf, spec: ImageSpec):
     async with shelf.open(memory_bytes=0) as library:
         await library.put(KEY, spec, b"picture", 1.0)
         shelf.path(KEY).unlink()
         shelf.path(KEY).mkdir()
+        assert await library.get(KEY) is None
         with pytest.raises(StackError, match="cannot be used"):
-            await library.get(KEY)
+            await library.put(KEY, spec, b"picture", 1.0)
         shelf.path(KEY).rmdir()
+        await library.put(KEY, spec, b"picture", 1.0)
+        assert await library.get(KEY) is not None
 
 
 async def test_readers_and_writers_of_one_key_see_whole_pictures(shelf: Shelf, spec: ImageSpec):
