@@ -138,14 +138,14 @@ class People:
                 await end(process, 0)
             took_seconds = time.monotonic() - begun
             said = outcome.log.read_bytes()[said_before:].decode("utf-8", "replace")
-            if not _was_at_the_door(exit_code, took_seconds, said):
+            if not was_at_the_door(exit_code, took_seconds, said):
                 outcome.exit_code = exit_code
                 return
             outcome.knocked_in_vain += 1
             await asyncio.sleep(_KNOCK_AGAIN_SECONDS)
 
 
-def _was_at_the_door(exit_code: int, took_seconds: float, said: str) -> bool:
+def was_at_the_door(exit_code: int, took_seconds: float, said: str) -> bool:
     """Nobody answered, and nothing was asked yet: whoever reads "cannot reach" tries again.
 
     Once it was connected, a client says that it reconnects, and must not give up.

@@ -65,6 +65,7 @@ class Scale:
     settle_seconds: float  # after the last kill; what is not done by then is lost
     seconds_per_step: float  # of the pipeline double; 0 with a real model
     repeats: float = 0.35  # share of the prompts of an order that others asked for before
+    most_prompts: int = 6  # of an order
     longest_stop_seconds: float = LONGEST_STOP_SECONDS
     is_real: bool = False  # the built-in model in place of the double
 
@@ -105,9 +106,10 @@ SHORT = Scale(
         (Target.REDIS, Blow.KILLED): 1,
         (Target.REDIS, Blow.EMPTIED): 1,
     },
-    killed_clients=2,
+    killed_clients=3,
     settle_seconds=40.0,
     seconds_per_step=0.015,
+    most_prompts=4,
 )
 """In the test suite."""
 
@@ -124,6 +126,7 @@ REAL = Scale(
     killed_clients=2,
     settle_seconds=60.0,
     seconds_per_step=0.0,
+    most_prompts=3,
     is_real=True,
 )
 """``make chaos``, second part: torch and the built-in model."""
@@ -178,7 +181,7 @@ def _orders(random_source: random.Random, scale: Scale) -> list[Order]:
     while pictures < scale.pictures:
         count = random_source.choice((1, 1, 2, 3))
         prompts: list[str] = []
-        for _ in range(random_source.randint(2, 6)):
+        for _ in range(random_source.randint(2, scale.most_prompts)):
             again = known[count][-20:]  # the last ones are perhaps still on their way
             if again and random_source.random() < scale.repeats:
                 prompts.append(random_source.choice(again))
@@ -196,7 +199,7 @@ def _orders(random_source: random.Random, scale: Scale) -> list[Order]:
             way=random_source.choice((Way.COMMAND, Way.SDK, Way.SUBMIT)),
             prompts=prompts,
             count=count,
-            killed_after_seconds=random_source.uniform(0.5, 5.0) if number in killed else None,
+            killed_after_seconds=random_source.uniform(0.4, 3.0) if number in killed else None,
             again=random_source.random() < 0.5,
         )
         for number, (at_seconds, (prompts, count)) in enumerate(zip(times, asked, strict=True))
