@@ -61,6 +61,11 @@ class Stream(Generic[Incoming]):
         """How long nothing has come. Cheaper to look at now and then than a timer for each read."""
         return self._clock() - self._heard_at
 
+    @property
+    def unread_bytes(self) -> int:
+        """What waits in the outbox for the peer."""
+        return self._writer.transport.get_write_buffer_size()
+
     def hang_up(self) -> None:
         """Ends the connection once the outbox is sent; `receive` then sees its end."""
         self._writer.close()
@@ -109,7 +114,7 @@ class Stream(Generic[Incoming]):
         """
         if self._writer.is_closing():
             raise ConnectionFailed("the connection is closed")
-        waiting = self._writer.transport.get_write_buffer_size()
+        waiting = self.unread_bytes
         if waiting + len(data) > self._max_outbox_bytes:
             self.abort()
             raise ConnectionFailed(f"{self.peer} reads too slowly: {waiting} bytes wait for it")
@@ -139,7 +144,7 @@ class Stream(Generic[Incoming]):
         Raises `ConnectionFailed` when the line breaks, or when the peer takes less than
         ``MIN_TAKEN_BYTES`` in ``write_timeout_seconds``: a slow line may go on, a stuck one not.
         """
-        while self._writer.transport.get_write_buffer_size():  # nothing waits: nothing to do
+        while self.unread_bytes:  # nothing waits: nothing to do
             before = self._taken_bytes
             deadline = asyncio.timeout(self._write_timeout_seconds)
             try:
@@ -155,7 +160,7 @@ class Stream(Generic[Incoming]):
 
     @property
     def _taken_bytes(self) -> int:
-        return self._sent_bytes - self._writer.transport.get_write_buffer_size()
+        return self._sent_bytes - self.unread_bytes
 
     def abort(self) -> None:
         """Ends the connection now; what waits in the outbox is lost."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, cast
 
@@ -13,15 +13,25 @@ from redis.exceptions import RedisError
 
 from sdq.broker import (
     CANCEL_FLAG_SECONDS,
+    DRAIN_FLAG_SECONDS,
     DRAW_TASK,
     DrawTask,
     cancel_flag,
+    drain_flag,
     make_app,
     queue_of,
     to_argument,
 )
 from sdq.errors import StackError
 from sdq.server.job import Job
+
+_RAISE_FLAG = """
+local before = redis.call('GET', KEYS[1])
+if not before or tonumber(before) < tonumber(ARGV[1]) then
+    redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+end
+"""
+"""A cancel flag only ever rises: a cancel that comes while a job is being sent stays in force."""
 
 
 class RedisGone(StackError):
@@ -34,10 +44,23 @@ class Dispatcher(Protocol):
     """What the scheduler needs; ``sdq.testing.dispatch`` has one in memory."""
 
     async def send(self, jobs: Sequence[Job]) -> None:
-        """Hands jobs to the workers' queues. Raises `RedisGone`; some may then have arrived."""
+        """Hands jobs to the workers' queues; their earlier attempts stop, wherever they are.
 
-    async def stop(self, job_ids: Sequence[str]) -> None:
-        """Asks workers to drop these jobs between two steps. Raises `RedisGone`."""
+        Raises `RedisGone`; some may then have arrived. Sent again with a higher attempt, those
+        are harmless: their flag stops them.
+        """
+
+    async def stop(self, jobs: Sequence[Job]) -> None:
+        """Asks workers to drop these jobs, up to their present attempts, between two steps.
+
+        Raises `RedisGone`.
+        """
+
+    async def drain(self, worker_id: str) -> None:
+        """Asks a worker to finish what it has begun, hand the rest back and end.
+
+        Raises `RedisGone`.
+        """
 
     async def waiting(self, queue: str) -> set[str]:
         """The ids of the jobs in a queue that no worker has taken yet. Raises `RedisGone`."""
@@ -55,6 +78,7 @@ class CeleryDispatcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="celery-producer")
 
     async def send(self, jobs: Sequence[Job]) -> None:
+        await self._raise_flags({job.job_id: job.attempt - 1 for job in jobs})
         tasks = [self._task(job) for job in jobs]
         loop = asyncio.get_running_loop()
         try:
@@ -62,12 +86,25 @@ class CeleryDispatcher:
         except (OperationalError, RedisError, OSError) as error:
             raise RedisGone(f"Redis does not take tasks: {error}") from error
 
-    async def stop(self, job_ids: Sequence[str]) -> None:
+    async def stop(self, jobs: Sequence[Job]) -> None:
+        await self._raise_flags({job.job_id: job.attempt for job in jobs})
+
+    async def _raise_flags(self, attempts: Mapping[str, int]) -> None:
+        """Attempts up to these stop; before the first there is nothing to be stopped."""
+        flags = {cancel_flag(job_id): last for job_id, last in attempts.items() if last > 0}
+        if not flags:
+            return
         try:
             async with self._redis.pipeline(transaction=False) as pipe:
-                for job_id in job_ids:
-                    pipe.set(cancel_flag(job_id), b"1", ex=CANCEL_FLAG_SECONDS)
+                for flag, last in flags.items():
+                    pipe.eval(_RAISE_FLAG, 1, flag, last, CANCEL_FLAG_SECONDS)
                 await pipe.execute()
+        except (RedisError, OSError) as error:
+            raise RedisGone(f"Redis does not answer: {error}") from error
+
+    async def drain(self, worker_id: str) -> None:
+        try:
+            await self._redis.set(drain_flag(worker_id), b"1", ex=DRAIN_FLAG_SECONDS)
         except (RedisError, OSError) as error:
             raise RedisGone(f"Redis does not answer: {error}") from error
 

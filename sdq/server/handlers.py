@@ -1,4 +1,4 @@
-"""What each message does. `Generate` and `Cancel` live in ``generation.py``."""
+"""What each message does. Those about jobs live in ``job_requests.py``."""
 
 import time
 from collections.abc import Callable
@@ -7,9 +7,9 @@ from urllib.parse import urlsplit, urlunsplit
 from sdq import __version__
 from sdq.config import ServerSettings
 from sdq.errors import NotInLibrary
+from sdq.protocol.job_messages import Attach, CancelJobs, DrainWorker, ListJobs, Submit
 from sdq.protocol.messages import (
     Cancel,
-    CancelReply,
     ClientMessage,
     FetchPicture,
     FindPictures,
@@ -32,13 +32,10 @@ from sdq.protocol.messages import (
 )
 from sdq.protocol.model import ModelInfo, ModelManifest
 from sdq.protocol.states import JobState
-from sdq.server.catalog import Catalog
-from sdq.server.generation import Generation
-from sdq.server.jobs import JobTable
-from sdq.server.library import Library
-from sdq.server.roster import Roster
+from sdq.server.job_requests import JobRequests
 from sdq.server.session import Session
 from sdq.server.subscriptions import Request
+from sdq.server.wiring import Parts
 
 UNROUTABLE_HOSTS = frozenset({"127.0.0.1", "localhost", "::1", "0.0.0.0", "::", ""})  # noqa: S104
 
@@ -49,42 +46,37 @@ class Handlers:
     def __init__(
         self,
         settings: ServerSettings,
-        catalog: Catalog,
-        library: Library,
-        table: JobTable,
-        roster: Roster,
-        generation: Generation,
+        parts: Parts,
         *,
         worker_redis_url: str,
         redis_trouble: Callable[[], str],
     ) -> None:
         self._settings = settings
-        self._catalog = catalog
-        self._library = library
-        self._table = table
-        self._roster = roster
-        self._generation = generation
+        self._parts = parts
+        self._jobs = JobRequests(parts)
+        self._catalog = parts.catalog
+        self._library = parts.library
+        self._table = parts.table
+        self._roster = parts.roster
         self._worker_redis_url = worker_redis_url
         self._redis_trouble = redis_trouble
         self._started_at = time.monotonic()
 
     def quick(self, message: Generate, session: Session) -> bool:
         """Answers at once when everything asked for is in memory."""
-        return self._generation.answer_from_memory(message, session)
+        return self._parts.generation.answer_from_memory(message, session)
 
     async def left(self, request: Request) -> None:
         """The client is gone."""
-        await self._generation.leave(request)
+        await self._parts.cancelling.leave(request)
 
     async def handle(self, message: ClientMessage, session: Session) -> None:
         """Answers one request. Raises `SdqError`, which becomes its error reply."""
         match message:
-            case Generate():
-                request = Request(message.request_id, session, remaining=message.count)
-                session.requests[message.request_id] = request
-                await self._generation.generate(message, request)
-            case Cancel():
-                await self._cancel(message, session)
+            case Generate() | Attach():
+                await self._jobs.wait(message, session)
+            case Submit() | Cancel() | CancelJobs() | ListJobs() | DrainWorker():
+                session.send(await self._jobs.answer(message, session))
             case ListModels():
                 session.send(Models(message.request_id, self._models()))
             case GetStatus():
@@ -103,11 +95,6 @@ class Handlers:
                 session.send(self._worker_setup(message, session))
             case Hello() | Ping() | Pong():
                 pass  # the session answers these itself
-
-    async def _cancel(self, message: Cancel, session: Session) -> None:
-        request = session.requests.pop(message.target, None)
-        cancelled, kept = await self._generation.cancel(request) if request else (0, 0)
-        session.send(CancelReply(message.request_id, cancelled, kept))
 
     async def _fetch(self, message: FetchPicture) -> Picture:
         stored = await self._library.get(await self._library.resolve(message.key))

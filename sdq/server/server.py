@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from sdq.broker import WorkerEvent
 from sdq.config import ServerSettings, Settings
-from sdq.errors import ServerBusy, StackError, UsageError
+from sdq.errors import ServerBusy, ServerLeaving, StackError, UsageError
 from sdq.protocol.connection import ServerConnection
 from sdq.protocol.constants import (
     IDLE_TIMEOUT_SECONDS,
@@ -30,6 +30,7 @@ from sdq.server.dispatch import CeleryDispatcher
 from sdq.server.events import BLOCK_MILLISECONDS, EventReader
 from sdq.server.handlers import Handlers
 from sdq.server.library import Library
+from sdq.server.outboxes import Outboxes
 from sdq.server.roster import Roster
 from sdq.server.session import Session
 from sdq.server.wiring import Parts, Storage, wire
@@ -42,6 +43,8 @@ FINISHED_JOBS_SECONDS = 7 * 86_400.0
 CONNECT_TIMEOUT_SECONDS = 5.0
 CANCEL_AGAIN_SECONDS = 0.5
 MEETING_SECONDS = 2.0
+FAREWELL_SECONDS = 2.0
+"""How long slow readers hold up the server's end."""
 
 
 class Server:
@@ -55,6 +58,8 @@ class Server:
         self._limits = limits_of(settings.server)
         self._connections: set[asyncio.Task[None]] = set()
         self._sessions: set[Session] = set()
+        self._outboxes = Outboxes()
+        self._is_leaving = False
         self._owned = AsyncExitStack()
         self._background: list[asyncio.Task[None]] = []
 
@@ -90,7 +95,7 @@ class Server:
             task.result()
 
     async def close(self) -> None:
-        """Ends sessions, background tasks, then the data, in that order. Idempotent."""
+        """Takes leave of all clients, ends background tasks, then the data. Idempotent."""
         await self._owned.aclose()
 
     # ------------------------------------------------------------ parts
@@ -134,20 +139,14 @@ class Server:
             if await parts.outcomes.apply(event):
                 parts.scheduler.wake()
 
-        reader = EventReader(
-            self._redis, server_id, apply=apply, on_empty=parts.scheduler.take_back
-        )
+        reader = EventReader(self._redis, server_id)
         self._handlers = Handlers(
             self._settings.server,
-            parts.catalog,
-            parts.library,
-            parts.table,
-            parts.roster,
-            parts.generation,
+            parts,
             worker_redis_url=self._worker_redis_url,
             redis_trouble=lambda: reader.trouble,
         )
-        self._own(reader.run, "events")
+        self._own(lambda: reader.run(apply, parts.scheduler.take_back), "events")
         self._own(parts.scheduler.run, "dispatch")
         self._own(lambda: parts.scheduler.watch(self._redis), "watch")
         self._own(self._keep_house, "housekeeping")
@@ -199,12 +198,30 @@ class Server:
         self.port = listener.sockets[0].getsockname()[1]
 
         async def stop_listening() -> None:
+            self._is_leaving = True
             listener.close()
-            await _end(list(self._connections))
+            await self._dismiss_all()
 
         self._owned.push_async_callback(stop_listening)
 
+    async def _dismiss_all(self) -> None:
+        """Every client is told to come back, and has a moment to take what waits for it."""
+        leaving = ServerLeaving(
+            "the server is stopping",
+            hint="sdq connects again by itself while it waits; what was accepted is not lost",
+        )
+        for session in self._sessions:
+            session.dismiss(leaving)
+        for connection in self._connections:
+            connection.cancel()
+        if self._connections:
+            await asyncio.wait(self._connections, timeout=FAREWELL_SECONDS)
+        await _end(list(self._connections))
+
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_leaving:  # it came in the same moment
+            writer.transport.abort()
+            return
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
@@ -214,7 +231,9 @@ class Server:
             if len(self._connections) > self._settings.server.max_connections:
                 await _turn_away(stream)
             else:
-                await self._serve(Session(stream, connection, self._handlers, self._limits))
+                await self._serve(
+                    Session(stream, connection, self._handlers, self._limits, self._outboxes)
+                )
         except asyncio.CancelledError:
             pass  # the server is closing; asyncio would log a cancelled callback as a defect
         finally:

@@ -30,6 +30,7 @@ from sdq.protocol.messages import (
     Pong,
 )
 from sdq.protocol.stream import Stream
+from sdq.server.outboxes import Outboxes
 from sdq.server.subscriptions import Request
 
 log = logging.getLogger(__name__)
@@ -57,18 +58,22 @@ class Session:
         connection: ServerConnection,
         handler: Handler,
         limits: Limits,
+        outboxes: Outboxes,
     ) -> None:
         self._stream = stream
+        self._outboxes = outboxes
         self._connection = connection
         self._handler = handler
         self._limits = limits
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self.requests: dict[int, Request] = {}  # `Generate`s that wait for pictures
+        self._is_dismissed = False
+        self.requests: dict[int, Request] = {}  # those that wait for pictures
         self.identity = stream.peer.rpartition(":")[0]
         self.local_host = stream.local_host
 
     async def run(self) -> None:
         """Serves the connection. Cancelling closes it; committed jobs go on."""
+        self._outboxes.add(self._stream)
         try:
             if await self._greet():
                 await self._serve()
@@ -79,8 +84,17 @@ class Session:
         finally:
             try:
                 await self._end()
+                if self._is_dismissed:
+                    await self._stream.linger()
             finally:  # also when the server closes while the client's leaving is written down
+                self._outboxes.discard(self._stream)
                 await self._stream.close()
+
+    def dismiss(self, error: SdqError) -> None:
+        """The client's last word from us, after all that was sent before. Then cancel `run`: it
+        gives a slow reader a bounded while to take what waits."""
+        self._complain(None, error)
+        self._is_dismissed = True
 
     def end_if_silent(self) -> None:
         """Ends the connection of a client of which nothing was heard, pings included, for long.
@@ -182,11 +196,18 @@ class Session:
 
     def send(self, message: msgspec.Struct) -> None:
         """Sends a reply; a client that is gone just does not hear it."""
+        if self._is_dismissed:
+            return
+        request_id = getattr(message, "request_id", None)
         try:
             self._stream.send(message)
-        except (ConnectionFailed, LocalProtocolError, UsageError) as error:
+        except ConnectionFailed as error:
             log.debug("%s did not hear a reply: %s", self._stream.peer, error)
-        request_id = getattr(message, "request_id", None)
+        except (LocalProtocolError, UsageError) as error:
+            log.warning("%s did not hear a reply: %s", self._stream.peer, error)
+            if request_id not in self.requests:  # nothing else comes: it would wait for ever
+                self._complain(request_id, SdqError(f"the answer cannot be sent: {error}"))
+        self._outboxes.check(self._stream)
         if request_id in self.requests and self.requests[request_id].is_done:
             del self.requests[request_id]
 

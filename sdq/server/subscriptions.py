@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol
 
 import msgspec
@@ -10,6 +11,8 @@ from sdq.protocol.messages import Failure, Origin, Picture, Progress
 from sdq.protocol.states import JobState
 from sdq.server.job import Job
 from sdq.spec import ImageSpec
+
+ETA_STEP_SECONDS = 5.0
 
 
 class Peer(Protocol):
@@ -28,11 +31,12 @@ class Peer(Protocol):
 
 @dataclass
 class Request:
-    """One `Generate` under way."""
+    """One `Generate` or `Attach` under way."""
 
     request_id: int
     peer: Peer
     remaining: int
+    is_attached: bool = False  # it waits for jobs that it does not want by itself
     is_cancelled: bool = False  # nothing more may be said
     waiting: dict[int, "Subscription"] = field(default_factory=dict)  # by picture index
 
@@ -86,12 +90,26 @@ class Subscription:
     job_id: str
     origin: Origin
     steps: int
+    keep: bool  # of the job: whether its picture goes into the library
     told: tuple[object, ...] = ()  # the last progress, so that nothing is said twice
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether nothing has ended it yet: neither the picture nor anybody."""
+        return self.request.waiting.get(self.index) is self
+
     def progress(
-        self, state: JobState, *, step: int = 0, ahead: int | None = None, note: str = ""
+        self,
+        state: JobState,
+        *,
+        step: int = 0,
+        ahead: int | None = None,
+        note: str = "",
+        eta_seconds: float | None = None,
     ) -> None:
-        news = (state, step, ahead, note)
+        """Tells what is new. A time that only passes is told every few seconds."""
+        about = None if eta_seconds is None else round(eta_seconds / ETA_STEP_SECONDS)
+        news = (state, step, ahead, note, about)
         if news == self.told:
             return
         self.told = news
@@ -105,6 +123,7 @@ class Subscription:
                 steps=self.steps,
                 ahead=ahead,
                 note=note,
+                eta_seconds=eta_seconds,
             )
         )
 
@@ -119,34 +138,35 @@ class Subscriptions:
         return sum(len(subscriptions) for subscriptions in self._by_job.values())
 
     def add(self, request: Request, index: int, job: Job, origin: Origin) -> Subscription:
-        subscription = Subscription(
-            request, index, job.job_id, origin, job.spec.num_inference_steps
-        )
+        steps = job.spec.num_inference_steps
+        subscription = Subscription(request, index, job.job_id, origin, steps, job.keep)
         request.waiting[index] = subscription
         self._by_job[job.job_id].append(subscription)
         return subscription
 
+    def job_ids(self, limit: int) -> list[str]:
+        """The jobs that somebody waits for, who has waited longest first."""
+        return list(islice(self._by_job, limit))
+
     def of(self, job_id: str) -> tuple[Subscription, ...]:
         return tuple(self._by_job.get(job_id, ()))
 
-    def move(self, job_id: str, to: str) -> None:
-        """Who waits for one job waits for another one from now on."""
-        subscriptions = self._by_job.pop(job_id, [])
-        for subscription in subscriptions:
-            subscription.job_id = to
-        self._by_job[to] += subscriptions
+    def drop(self, request: Request) -> list[Subscription]:
+        """Forgets a request and all that it still waited for, which it gives."""
+        dropped = list(request.waiting.values())
+        for subscription in dropped:
+            self.end(subscription)
+        request.remaining = 0
+        return dropped
 
-    def drop(self, request: Request) -> list[str]:
-        """Forgets a request; the jobs that nobody waits for any more."""
-        orphans = []
-        for subscription in request.waiting.values():
-            others = self._by_job[subscription.job_id]
+    def end(self, subscription: Subscription) -> None:
+        """It waits no more; nothing is said."""
+        subscription.request.waiting.pop(subscription.index, None)
+        others = self._by_job.get(subscription.job_id, [])
+        if subscription in others:
             others.remove(subscription)
-            if not others:
-                del self._by_job[subscription.job_id]
-                orphans.append(subscription.job_id)
-        request.waiting.clear()
-        return orphans
+        if not others:
+            self._by_job.pop(subscription.job_id, None)
 
     def deliver(self, job: Job, image: bytes, draw_seconds: float) -> int:
         """Sends a picture to all who wait for it; how many they were."""
@@ -157,7 +177,11 @@ class Subscriptions:
             )
         return len(subscriptions)
 
-    def fail(self, job_id: str, code: str, message: str, hint: str = "") -> None:
-        """Tells all who wait that the picture will not come."""
-        for waiting in self._by_job.pop(job_id, []):
-            waiting.request.fail(waiting.index, code, message, hint)
+    def fail(
+        self, job_id: str, code: str, message: str, hint: str = "", *, identity: str | None = None
+    ) -> None:
+        """Tells all who wait that the picture will not come; or only one person."""
+        for waiting in self.of(job_id):
+            if identity is None or waiting.request.peer.identity == identity:
+                self.end(waiting)
+                waiting.request.fail(waiting.index, code, message, hint)

@@ -6,18 +6,26 @@ Sockets, Redis and files are opened elsewhere; the tests put in doubles for them
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sdq.server.announcing import Announcer
+from sdq.server.attachment import Attachment
+from sdq.server.cancelling import Cancelling
 from sdq.server.catalog import Catalog
 from sdq.server.database import Database
 from sdq.server.dispatch import Dispatcher
+from sdq.server.enlistment import Enlistment
 from sdq.server.generation import Generation
+from sdq.server.job_list import JobList
 from sdq.server.jobs import JobTable
 from sdq.server.library import Library
 from sdq.server.outcomes import Outcomes
 from sdq.server.roster import Roster
 from sdq.server.scheduler import Scheduler
+from sdq.server.submission import Submission
 from sdq.server.subscriptions import Subscriptions
 from sdq.server.turns import Turns
+from sdq.server.waiting import Waiting
 from sdq.server.wants import Wants
+from sdq.server.wishes import Planner
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +52,11 @@ class Parts:
     subscriptions: Subscriptions
     outcomes: Outcomes
     scheduler: Scheduler
+    cancelling: Cancelling
     generation: Generation
+    submission: Submission
+    attachment: Attachment
+    job_list: JobList
 
 
 def wire(
@@ -64,16 +76,14 @@ def wire(
     scheduler = Scheduler(
         table, turns, dispatcher, roster, catalog, outcomes, subscriptions, clock=clock
     )
+    announcer = Announcer(Waiting(roster), {})
+    cancelling = Cancelling(table, wants, dispatcher, scheduler, subscriptions)
+    planner = Planner(catalog, max_count=max_count)
+    enlistment = Enlistment(
+        table, library, subscriptions, cancelling, max_queued_jobs=max_queued_jobs
+    )
     generation = Generation(
-        catalog,
-        library,
-        table,
-        dispatcher,
-        roster,
-        scheduler,
-        subscriptions,
-        max_count=max_count,
-        max_queued_jobs=max_queued_jobs,
+        planner, library, enlistment, cancelling, announcer, roster, scheduler, subscriptions
     )
     return Parts(
         catalog=catalog,
@@ -86,5 +96,9 @@ def wire(
         subscriptions=subscriptions,
         outcomes=outcomes,
         scheduler=scheduler,
+        cancelling=cancelling,
         generation=generation,
+        submission=Submission(planner, table, enlistment, scheduler),
+        attachment=Attachment(table, library, subscriptions, announcer),
+        job_list=JobList(wants, announcer, clock=clock),
     )

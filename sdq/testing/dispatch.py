@@ -1,28 +1,62 @@
-"""A dispatcher without Redis: the tests play the workers."""
+"""Dispatcher and event reader without Redis: the tests play the workers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from sdq.broker import Begun, Broke, Drawn, Heartbeat, HeldModel, queue_of
+from sdq.broker import (
+    Begun,
+    Broke,
+    Drawn,
+    Heartbeat,
+    HeldModel,
+    Returned,
+    Stepped,
+    Stopped,
+    queue_of,
+)
 from sdq.protocol.model import ModelManifest
 from sdq.server.dispatch import RedisGone
 from sdq.server.job import Job
 
 
 class MemoryDispatcher:
-    """Keeps what the scheduler sends. ``is_away`` plays a Redis that does not answer."""
+    """Keeps what the scheduler sends. ``is_away`` plays a Redis that does not answer.
+
+    ``cut_after``: Redis goes away when it has taken so many jobs more.
+    """
 
     def __init__(self) -> None:
         self.sent: list[Job] = []
         self.stopped: list[str] = []
+        self.flags: dict[str, int] = {}
+        """By job: attempts up to this one stop, as the cancel flags in Redis."""
+        self.drained: list[str] = []
         self.is_away = False
+        self.cut_after: int | None = None
 
     async def send(self, jobs: Sequence[Job]) -> None:
         self._check()
-        self.sent += jobs
+        self._raise_flags({job.job_id: job.attempt - 1 for job in jobs})
+        for job in jobs:
+            if self.cut_after == 0:
+                self.is_away, self.cut_after = True, None
+            self._check()
+            self.sent.append(job)
+            if self.cut_after is not None:
+                self.cut_after -= 1
 
-    async def stop(self, job_ids: Sequence[str]) -> None:
+    async def stop(self, jobs: Sequence[Job]) -> None:
         self._check()
-        self.stopped += job_ids
+        self.stopped += [job.job_id for job in jobs]
+        self._raise_flags({job.job_id: job.attempt for job in jobs})
+
+    async def drain(self, worker_id: str) -> None:
+        self._check()
+        self.drained.append(worker_id)
+
+    def _raise_flags(self, attempts: Mapping[str, int]) -> None:
+        for job_id, last in attempts.items():
+            if last > self.flags.get(job_id, 0):
+                self.flags[job_id] = last
 
     async def waiting(self, queue: str) -> set[str]:
         self._check()
@@ -37,9 +71,35 @@ class MemoryDispatcher:
         """The oldest job in the queue, as a worker takes it."""
         return self.sent.pop(0)
 
+    def is_stopped(self, job: Job) -> bool:
+        """Whether this attempt's flag stands: a worker drops it."""
+        return job.attempt <= self.flags.get(job.job_id, 0)
+
     def _check(self) -> None:
         if self.is_away:
             raise RedisGone("Redis does not answer: this is a test")
+
+
+class MemoryReader:
+    """An event reader without Redis: the tests apply events themselves.
+
+    ``is_behind`` plays events that lie in the stream unread, ``came_back_empty`` a Redis that
+    forgot everything (heard of once).
+    """
+
+    def __init__(self) -> None:
+        self.is_behind = False
+        self.came_back_empty = False
+
+    async def mark(self) -> int:
+        return 0
+
+    async def has_passed(self, mark: int) -> bool:
+        return not self.is_behind
+
+    async def look_at_epoch(self) -> bool:
+        came_back_empty, self.came_back_empty = self.came_back_empty, False
+        return came_back_empty
 
 
 def heartbeat(
@@ -50,6 +110,8 @@ def heartbeat(
     state: str = "ready",
     concurrency: int = 2,
     sent_at: float = 0.0,
+    seconds_per_step: float | None = None,
+    note: str = "",
 ) -> Heartbeat:
     """A worker that holds one model."""
     return Heartbeat(
@@ -60,9 +122,10 @@ def heartbeat(
         state=state,
         active=tuple(active),
         concurrency=concurrency,
-        seconds_per_step=None,
+        seconds_per_step=seconds_per_step,
         versions={},
         sent_at=sent_at,
+        note=note,
     )
 
 
@@ -70,9 +133,29 @@ def begun(job: Job, worker_id: str = "worker-1") -> Begun:
     return Begun(job.job_id, job.attempt, worker_id)
 
 
-def drawn(job: Job, image: bytes, worker_id: str = "worker-1") -> Drawn:
-    return Drawn(job.job_id, job.attempt, worker_id, image, 0.5)
+def stepped(job: Job, step: int, worker_id: str = "worker-1") -> Stepped:
+    steps = job.spec.num_inference_steps
+    return Stepped(job.job_id, job.attempt, worker_id, step, steps)
 
 
-def broke(job: Job, message: str, *, retryable: bool, worker_id: str = "worker-1") -> Broke:
-    return Broke(job.job_id, job.attempt, worker_id, "generation_failed", message, retryable)
+def drawn(job: Job, image: bytes, worker_id: str = "worker-1", draw_seconds: float = 0.5) -> Drawn:
+    return Drawn(job.job_id, job.attempt, worker_id, image, draw_seconds)
+
+
+def broke(
+    job: Job,
+    message: str,
+    *,
+    retryable: bool,
+    worker_id: str = "worker-1",
+    code: str = "generation_failed",
+) -> Broke:
+    return Broke(job.job_id, job.attempt, worker_id, code, message, retryable)
+
+
+def stopped(job: Job, worker_id: str = "worker-1") -> Stopped:
+    return Stopped(job.job_id, job.attempt, worker_id)
+
+
+def returned(job: Job, reason: str = "it is draining", worker_id: str = "worker-1") -> Returned:
+    return Returned(job.job_id, job.attempt, worker_id, reason)

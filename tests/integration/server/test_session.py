@@ -252,11 +252,41 @@ async def test_a_silent_client_is_let_go_and_one_that_pings_is_not(
         await server.close()
 
 
-async def test_closing_the_server_ends_all_sessions(settings: Settings, redis_url: str):
+async def test_a_server_that_stops_takes_leave_of_its_clients(settings: Settings, redis_url: str):
     server = await Server.start(settings, redis_url=redis_url)
     line = Raw(*await asyncio.open_connection("127.0.0.1", server.port))
     line.send(HELLO)
     await line.read()
+    line.send({"type": "generate", "request_id": 5, "draft": {"prompt": "a cat"}})
+    assert (await line.read())["type"] == "accepted"
     await server.close()
+    while (last := await line.read())["type"] == "progress":
+        pass
+    assert (last["type"], last["request_id"], last["code"]) == ("errorreply", None, "leaving")
+    assert "connects again" in str(last["hint"])
     assert await line.is_closed()
     await line.close()
+    with pytest.raises(ConnectionError):
+        await asyncio.open_connection("127.0.0.1", server.port)
+
+
+async def test_readers_that_take_nothing_do_not_hold_up_the_servers_end(
+    settings: Settings, redis_url: str
+):
+    server = await Server.start(settings, redis_url=redis_url)
+    lines = [Raw(*await asyncio.open_connection("127.0.0.1", server.port)) for _ in range(5)]
+    for line in lines:
+        line.send(HELLO)
+        await line.read()
+        line.writer.transport.pause_reading()
+        for number in range(20):  # ten megabytes: more than the kernel takes
+            prompt = {"prompt": "x" * 2_000}
+            ask = {"type": "generate", "request_id": number, "draft": prompt, "count": 100}
+            line.send(ask | {"first_index": number * 100})
+    await asyncio.sleep(1)
+    began = asyncio.get_running_loop().time()
+    async with asyncio.timeout(4.5):
+        await server.close()
+    assert asyncio.get_running_loop().time() - began < 4.5
+    for line in lines:
+        await line.close()

@@ -82,15 +82,6 @@ async def test_only_what_is_missing_is_made(rig: Rig):
     assert peer.all(Picture)[-1].remaining == 0
 
 
-async def test_derived_seeds_do_not_depend_on_how_the_request_is_cut(rig: Rig):
-    whole = rig.generation.plan(Generate(1, CAT, count=4))
-    part = rig.generation.plan(Generate(1, CAT, count=2, first_index=2))
-    assert [wish.key for wish in whole.wishes[2:]] == [wish.key for wish in part.wishes]
-    assert len({wish.spec.seed for wish in whole.wishes}) == 4
-    chosen = rig.generation.plan(Generate(1, SpecDraft("a cat", seed=10), count=3))
-    assert [wish.spec.seed for wish in chosen.wishes] == [10, 11, 12]
-
-
 async def test_equal_requests_in_flight_are_one_job(rig: Rig):
     first, second = ListeningPeer(), ListeningPeer()
     await rig.generate(first, Generate(1, CAT))
@@ -109,7 +100,7 @@ async def test_cancelling_mine_does_not_cancel_yours(rig: Rig):
     await rig.scheduler.dispatch()
     running = rig.dispatcher.sent[0]
     await rig.outcomes.apply(begun(running))
-    assert await rig.generation.cancel(request) == (1, 1)
+    assert await rig.cancelling.cancel(request) == (1, 1)
     assert len(rig.dispatcher.stopped) == 1
     assert rig.dispatcher.stopped != [running.job_id]
     await draw_all(rig)
@@ -122,9 +113,9 @@ async def test_cancelled_while_its_jobs_are_committed_it_says_nothing_more(rig: 
     request = Request(1, peer, remaining=1)
     original = rig.table.add
 
-    async def add_and_cancel(jobs):
-        added = await original(jobs)
-        await rig.generation.cancel(request)
+    async def add_and_cancel(jobs, **limits):
+        added = await original(jobs, **limits)
+        await rig.cancelling.cancel(request)
         return added
 
     rig.table.add = add_and_cancel  # type: ignore[method-assign]
@@ -137,13 +128,13 @@ async def test_cancelled_while_its_jobs_are_committed_it_says_nothing_more(rig: 
 async def test_cancelling_a_queued_job_asks_nothing_of_redis(rig: Rig):
     request = await rig.generate(ListeningPeer(), Generate(1, CAT))
     rig.dispatcher.is_away = True
-    assert await rig.generation.cancel(request) == (1, 0)
+    assert await rig.cancelling.cancel(request) == (1, 0)
     assert (await rig.table.counts()).get(JobState.QUEUED, 0) == 0
 
 
 async def test_a_client_that_left_still_fills_the_library(rig: Rig):
     request = await rig.generate(ListeningPeer(), Generate(1, CAT))
-    await rig.generation.leave(request)
+    await rig.cancelling.leave(request)
     await draw_all(rig)
     assert rig.generation.answer_from_memory(Generate(1, CAT), ListeningPeer())
 
@@ -151,7 +142,7 @@ async def test_a_client_that_left_still_fills_the_library(rig: Rig):
 async def test_what_would_not_be_kept_is_stopped_when_its_client_leaves(rig: Rig):
     request = await rig.generate(ListeningPeer(), Generate(1, CAT, cache=CachePolicy.OFF))
     await rig.scheduler.dispatch()
-    await rig.generation.leave(request)
+    await rig.cancelling.leave(request)
     assert rig.dispatcher.stopped == [rig.dispatcher.sent[0].job_id]
 
 
@@ -208,9 +199,10 @@ async def test_nobody_online_is_said_at_once_and_no_wait_refuses(rig: Rig):
 async def test_a_row_whose_file_is_gone_is_a_miss(tmp_path: Path):
     async with open_rig(tmp_path) as rig:
         rig.bring_worker()
-        await rig.generate(ListeningPeer(), Generate(1, CAT, count=2))
+        peer = ListeningPeer()
+        await rig.generate(peer, Generate(1, CAT, count=2))
         await draw_all(rig)
-        lost = rig.generation.plan(Generate(1, CAT)).wishes[0].key
+        lost = peer.all(Picture)[0].key
     next(tmp_path.rglob(f"{lost}*")).unlink()
     async with open_rig(tmp_path) as rig:
         rig.bring_worker()
@@ -224,7 +216,7 @@ async def test_a_row_whose_file_is_gone_is_a_miss(tmp_path: Path):
 async def test_limits_are_errors_with_numbers(tmp_path: Path):
     async with open_rig(tmp_path, max_count=4, max_queued_jobs=3) as rig:
         with pytest.raises(InvalidSpec, match="5 pictures in one request, the limit is 4"):
-            rig.generation.plan(Generate(1, CAT, count=5))
+            await rig.generate(ListeningPeer(), Generate(1, CAT, count=5))
         with pytest.raises(ServerBusy, match="3 pictures are waiting"):
             await rig.generate(ListeningPeer(), Generate(1, CAT, count=4))
         with pytest.raises(UnknownModel, match="shapez"):
@@ -237,9 +229,9 @@ async def test_a_picture_that_came_after_the_look_into_the_library_is_not_drawn_
     late = ListeningPeer()
     original = rig.table.add
 
-    async def finish_and_add(jobs):
+    async def finish_and_add(jobs, **limits):
         await draw_all(rig)
-        return await original(jobs)
+        return await original(jobs, **limits)
 
     rig.table.add = finish_and_add  # type: ignore[method-assign]
     request = await rig.generate(late, Generate(2, CAT))
@@ -247,29 +239,3 @@ async def test_a_picture_that_came_after_the_look_into_the_library_is_not_drawn_
     assert request.is_done
     await rig.scheduler.dispatch()
     assert rig.dispatcher.sent == []
-
-
-async def test_who_joins_a_job_at_the_moment_it_is_cancelled_gets_a_new_one(rig: Rig):
-    mine, yours = ListeningPeer(), ListeningPeer()
-    request = await rig.generate(mine, Generate(1, CAT))
-    original = rig.table.move
-
-    async def move(job_id: str, after: JobState, **changes: object):
-        if after is JobState.CANCELLED:
-            await rig.generate(yours, Generate(1, CAT))
-        return await original(job_id, after, **changes)
-
-    rig.table.move = move  # type: ignore[method-assign]
-    await rig.generation.cancel(request)
-    await draw_all(rig)
-    assert len(yours.all(Picture)) == 1
-    assert mine.all(Picture) == []
-
-
-async def test_plans_in_memory_are_bounded_by_their_pictures(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("sdq.server.generation.MAX_REMEMBERED_PICTURES", 10)
-    for number in range(8):
-        rig.generation.plan(Generate(1, SpecDraft(f"cat {number}"), count=3))
-    assert sum(len(plan.wishes) for plan in rig.generation._plans.values()) == 9

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from sdq.protocol.constants import WRITE_TIMEOUT_SECONDS
+from sdq.server.outboxes import Outboxes
 from sdq.server.session import Session
 from sdq.testing.transport import LIMITS
 
@@ -35,5 +36,5 @@ class Line:
 def test_a_silent_client_is_told_and_then_cut_off(silent_seconds: float, done: list[str]):
     line: Any = Line(silent_seconds)
     nothing: Any = SimpleNamespace()
-    Session(line, nothing, nothing, LIMITS).end_if_silent()
+    Session(line, nothing, nothing, LIMITS, Outboxes()).end_if_silent()
     assert line.done == done

@@ -48,18 +48,40 @@ def test_a_failure_reaches_all_who_wait():
     assert len(subscriptions) == 0
 
 
-def test_dropping_a_request_orphans_only_what_nobody_else_wants():
+def test_dropping_a_request_leaves_the_others_waiting():
     subscriptions = Subscriptions()
     mine = Request(1, ListeningPeer(), remaining=2)
     yours = Request(2, ListeningPeer(), remaining=1)
     subscriptions.add(mine, 0, make_job("shared"), Origin.MADE)
     subscriptions.add(mine, 1, make_job("own"), Origin.MADE)
-    subscriptions.add(yours, 0, make_job("shared"), Origin.JOINED)
-    assert subscriptions.drop(mine) == ["own"]
-    assert [waiting.request for waiting in subscriptions.of("shared")] == [yours]
+    waiting = subscriptions.add(yours, 0, make_job("shared"), Origin.JOINED)
+    assert [dropped.job_id for dropped in subscriptions.drop(mine)] == ["shared", "own"]
+    assert (subscriptions.of("shared"), subscriptions.of("own")) == ((waiting,), ())
     assert subscriptions.drop(mine) == []
-    assert subscriptions.drop(yours) == ["shared"]
+    assert mine.is_done
+    assert subscriptions.drop(yours) == [waiting]
     assert len(subscriptions) == 0
+
+
+def test_a_failure_for_one_person_leaves_the_others_waiting():
+    subscriptions, mine, yours = Subscriptions(), ListeningPeer("me"), ListeningPeer("you")
+    for number, peer in enumerate((mine, mine, yours)):
+        request = Request(number, peer, remaining=1)
+        subscriptions.add(request, 0, make_job(), Origin.MADE)
+    subscriptions.fail("job1", "cancelled", "it was cancelled", identity="me")
+    assert [failure.code for failure in mine.all(Failure)] == ["cancelled"] * 2
+    assert yours.told == []
+    assert [waiting.request.peer for waiting in subscriptions.of("job1")] == [yours]
+
+
+def test_the_same_job_twice_in_one_request_gives_two_pictures():
+    subscriptions, peer = Subscriptions(), ListeningPeer()
+    request = Request(1, peer, remaining=2, is_attached=True)
+    for index in range(2):
+        subscriptions.add(request, index, make_job(), Origin.JOINED)
+    assert subscriptions.deliver(make_job(), b"png", 0.5) == 2
+    assert [(one.index, one.remaining) for one in peer.all(Picture)] == [(0, 1), (1, 0)]
+    assert request.is_done
 
 
 def test_the_same_news_is_told_once():
@@ -72,3 +94,13 @@ def test_the_same_news_is_told_once():
         (JobState.QUEUED, 0, 20),
         (JobState.RUNNING, 3, 20),
     ]
+
+
+def test_a_time_that_passes_is_told_now_and_then():
+    subscriptions, peer = Subscriptions(), ListeningPeer()
+    waiting = subscriptions.add(Request(1, peer, remaining=1), 0, make_job(), Origin.MADE)
+    for tenths in range(600):
+        waiting.progress(JobState.QUEUED, ahead=1, eta_seconds=60 - tenths / 10)
+    told = [news.eta_seconds for news in peer.all(Progress)]
+    assert told[0] == 60
+    assert len(told) < 20
