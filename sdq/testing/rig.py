@@ -12,14 +12,17 @@ from typing import TypeVar
 
 import msgspec
 
+from sdq.protocol.job_messages import Attach, Submit
 from sdq.protocol.messages import Generate
+from sdq.protocol.states import JobState
 from sdq.server.catalog import Catalog
 from sdq.server.database import Database
 from sdq.server.library import Library
 from sdq.server.roster import Roster
 from sdq.server.subscriptions import Request
 from sdq.server.wiring import Parts, Storage, wire
-from sdq.testing.dispatch import MemoryDispatcher, heartbeat
+from sdq.spec import SpecDraft
+from sdq.testing.dispatch import MemoryDispatcher, begun, drawn, heartbeat
 
 M = TypeVar("M", bound=msgspec.Struct)
 
@@ -64,6 +67,34 @@ class Rig(Parts):
         request = Request(message.request_id, peer, remaining=message.count)
         await self.generation.generate(message, request)
         return request
+
+    async def attach(self, peer: ListeningPeer, *job_ids: str, request_id: int = 1) -> Request:
+        """Waits for jobs as a session does."""
+        request = Request(request_id, peer, remaining=len(job_ids), is_attached=True)
+        await self.attachment.attach(Attach(request_id, job_ids), request)
+        return request
+
+    async def submit(
+        self, draft: SpecDraft, identity: str = "127.0.0.1", count: int = 1
+    ) -> list[str]:
+        """The ids of jobs that nobody waits for."""
+        submitted = await self.submission.submit(Submit(1, draft, count), identity)
+        return [picture.job_id for picture in submitted.pictures if picture.job_id]
+
+    async def state_of(self, job_id: str) -> JobState:
+        """As the table has it now."""
+        job = await self.table.get(job_id)
+        assert job is not None, f"there is no job {job_id}"
+        return job.state
+
+    async def draw_all(self) -> None:
+        """The worker takes and finishes all that waits."""
+        await self.scheduler.dispatch()
+        while self.dispatcher.sent:
+            job = self.dispatcher.take()
+            await self.outcomes.apply(begun(job))
+            await self.outcomes.apply(drawn(job, png()))
+            await self.scheduler.dispatch()
 
     def bring_worker(self, worker_id: str = "worker-1", *, active: tuple[str, ...] = ()) -> None:
         """A ready worker with the default model; it replaces whoever was online."""

@@ -30,20 +30,10 @@ async def rig(tmp_path: Path):
         yield rig
 
 
-async def draw_all(rig: Rig) -> None:
-    """The worker takes and finishes all that is waiting."""
-    await rig.scheduler.dispatch()
-    while rig.dispatcher.sent:
-        job = rig.dispatcher.take()
-        await rig.outcomes.apply(begun(job))
-        await rig.outcomes.apply(drawn(job, png()))
-        await rig.scheduler.dispatch()
-
-
 async def test_a_new_picture_is_made_and_the_second_time_a_hit(rig: Rig):
     peer = ListeningPeer()
     await rig.generate(peer, Generate(1, CAT))
-    await draw_all(rig)
+    await rig.draw_all()
     (accepted,) = peer.all(Accepted)
     (made,) = peer.all(Picture)
     assert accepted.pictures[0].cache is Origin.MADE
@@ -59,7 +49,7 @@ async def test_a_hit_is_found_after_a_restart(tmp_path: Path):
     async with open_rig(tmp_path) as rig:
         rig.bring_worker()
         await rig.generate(ListeningPeer(), Generate(1, CAT))
-        await draw_all(rig)
+        await rig.draw_all()
     async with open_rig(tmp_path) as rig:
         peer = ListeningPeer()
         assert not rig.generation.answer_from_memory(Generate(2, CAT), peer)
@@ -70,14 +60,14 @@ async def test_a_hit_is_found_after_a_restart(tmp_path: Path):
 
 async def test_only_what_is_missing_is_made(rig: Rig):
     await rig.generate(ListeningPeer(), Generate(1, CAT, count=5))
-    await draw_all(rig)
+    await rig.draw_all()
     peer = ListeningPeer()
     await rig.generate(peer, Generate(2, CAT, count=8))
     (accepted,) = peer.all(Accepted)
     assert [planned.cache for planned in accepted.pictures] == [Origin.HIT] * 5 + [Origin.MADE] * 3
     await rig.scheduler.dispatch()
     assert len(rig.dispatcher.sent) == 3
-    await draw_all(rig)
+    await rig.draw_all()
     assert sorted(picture.index for picture in peer.all(Picture)) == list(range(8))
     assert peer.all(Picture)[-1].remaining == 0
 
@@ -88,7 +78,7 @@ async def test_equal_requests_in_flight_are_one_job(rig: Rig):
     await rig.generate(second, Generate(1, CAT))
     await rig.scheduler.dispatch()
     assert len(rig.dispatcher.sent) == 1
-    await draw_all(rig)
+    await rig.draw_all()
     assert [picture.cache for picture in first.all(Picture)] == [Origin.MADE]
     assert [picture.cache for picture in second.all(Picture)] == [Origin.JOINED]
 
@@ -103,7 +93,7 @@ async def test_cancelling_mine_does_not_cancel_yours(rig: Rig):
     assert await rig.cancelling.cancel(request) == (1, 1)
     assert len(rig.dispatcher.stopped) == 1
     assert rig.dispatcher.stopped != [running.job_id]
-    await draw_all(rig)
+    await rig.draw_all()
     assert len(yours.all(Picture)) == 1
     assert mine.all(Picture) == []
 
@@ -135,7 +125,7 @@ async def test_cancelling_a_queued_job_asks_nothing_of_redis(rig: Rig):
 async def test_a_client_that_left_still_fills_the_library(rig: Rig):
     request = await rig.generate(ListeningPeer(), Generate(1, CAT))
     await rig.cancelling.leave(request)
-    await draw_all(rig)
+    await rig.draw_all()
     assert rig.generation.answer_from_memory(Generate(1, CAT), ListeningPeer())
 
 
@@ -157,7 +147,7 @@ async def test_cache_only_answers_from_the_library_or_not_at_all(rig: Rig):
 
 async def test_cache_refresh_draws_again_and_replaces(rig: Rig):
     await rig.generate(ListeningPeer(), Generate(1, CAT))
-    await draw_all(rig)
+    await rig.draw_all()
     peer = ListeningPeer()
     await rig.generate(peer, Generate(1, CAT, cache=CachePolicy.REFRESH))
     await rig.scheduler.dispatch()
@@ -176,7 +166,7 @@ async def test_cache_off_keeps_nothing_and_joins_nobody(rig: Rig):
     await rig.generate(second, Generate(1, CAT, cache=CachePolicy.OFF))
     await rig.scheduler.dispatch()
     assert len(rig.dispatcher.sent) == 2
-    await draw_all(rig)
+    await rig.draw_all()
     assert [len(peer.all(Picture)) for peer in (first, second)] == [1, 1]
     assert (await rig.library.stats()).pictures == 0
 
@@ -192,7 +182,7 @@ async def test_nobody_online_is_said_at_once_and_no_wait_refuses(rig: Rig):
     assert failure.code == "no_worker"
     assert "sdq worker" in failure.hint
     rig.bring_worker()
-    await draw_all(rig)
+    await rig.draw_all()
     assert len(waiting.all(Picture)) == 1
 
 
@@ -201,14 +191,14 @@ async def test_a_row_whose_file_is_gone_is_a_miss(tmp_path: Path):
         rig.bring_worker()
         peer = ListeningPeer()
         await rig.generate(peer, Generate(1, CAT, count=2))
-        await draw_all(rig)
+        await rig.draw_all()
         lost = peer.all(Picture)[0].key
     next(tmp_path.rglob(f"{lost}*")).unlink()
     async with open_rig(tmp_path) as rig:
         rig.bring_worker()
         peer = ListeningPeer()
         await rig.generate(peer, Generate(1, CAT, count=2))
-        await draw_all(rig)
+        await rig.draw_all()
         found = {picture.index: picture.cache for picture in peer.all(Picture)}
         assert found == {0: Origin.MADE, 1: Origin.HIT}
 
@@ -230,7 +220,7 @@ async def test_a_picture_that_came_after_the_look_into_the_library_is_not_drawn_
     original = rig.table.add
 
     async def finish_and_add(jobs, **limits):
-        await draw_all(rig)
+        await rig.draw_all()
         return await original(jobs, **limits)
 
     rig.table.add = finish_and_add  # type: ignore[method-assign]
