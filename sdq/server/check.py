@@ -21,8 +21,8 @@ from sdq.server.totals import mend_totals, wrong_totals
 ASIDE_NAME = "aside"
 """The folder in the data directory for files that are of no use."""
 
-SECOND_LOOK_SECONDS = 0.3
-"""A running server may be just writing what looks wrong: so much later it no longer does."""
+LOOK_AGAIN_SECONDS = (0.05, 0.1, 0.2)
+"""A running server may be just writing what looks wrong: a little later it no longer does."""
 
 Told = Callable[[int, int], None]
 
@@ -82,14 +82,14 @@ def _wrong_totals(connection: sqlite3.Connection, path: Path) -> Iterator[Findin
         yield Finding("totals", str(path), f"wrong: {total.about}", "")
 
 
-def _lasting(data_dir: Path, folder: str, flaws: list[Flaw], *, is_known: bool) -> Iterator[Flaw]:
-    """Those that are still there a moment later."""
-    if not flaws:
-        return
-    time.sleep(SECOND_LOOK_SECONDS)
-    with reading(data_dir / DATABASE_NAME) if is_known else nullcontext() as connection:
-        still = set(PictureCheck(data_dir / LIBRARY_NAME, connection).flaws(folder))
-    yield from (flaw for flaw in flaws if flaw in still)
+def _lasting(data_dir: Path, folder: str, flaws: list[Flaw], *, is_known: bool) -> list[Flaw]:
+    """Those that are still there at each later look."""
+    for pause_seconds in LOOK_AGAIN_SECONDS if flaws else ():
+        time.sleep(pause_seconds)
+        with reading(data_dir / DATABASE_NAME) if is_known else nullcontext() as connection:
+            still = set(PictureCheck(data_dir / LIBRARY_NAME, connection).flaws(folder))
+        flaws = [flaw for flaw in flaws if flaw in still]
+    return flaws
 
 
 def _mend(data_dir: Path, told: Told) -> Iterator[Finding]:

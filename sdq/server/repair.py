@@ -38,6 +38,7 @@ class Flaw(NamedTuple):
     path: Path
     text: str
     row: Row | None = None
+    stamp: tuple[int, int] = (0, 0)  # of a file that has no row: another one is another flaw
 
 
 class PictureCheck:
@@ -63,9 +64,10 @@ class PictureCheck:
             return
         for entry in entries:
             if is_temporary(entry.name):
-                yield Flaw("temporary", Path(entry.path), "left by a server that was killed")
+                text = "left by a server that was killed"
+                yield Flaw("temporary", Path(entry.path), text, stamp=_stamp_of(entry))
             elif (found := key_in(entry.name)) and found not in rows:
-                yield from self._without_row(Path(entry.path))
+                yield from self._without_row(entry)
 
     def _rows(self, folder: str) -> list[Row]:
         if self._connection is None:
@@ -83,9 +85,10 @@ class PictureCheck:
         flaw = flaw_in(image)
         return f"its file is no whole picture: {flaw}" if flaw else ""
 
-    def _without_row(self, path: Path) -> Iterator[Flaw]:
+    def _without_row(self, entry: os.DirEntry[str]) -> Iterator[Flaw]:
+        path = Path(entry.path)
         if self._connection is not None:
-            yield Flaw("file", path, "it has no row")
+            yield Flaw("file", path, "it has no row", stamp=_stamp_of(entry))
             return
         image = self._read(path)
         if flaw := image if isinstance(image, str) else flaw_in(image):
@@ -99,6 +102,14 @@ class PictureCheck:
             return "its file is missing"
         except OSError as error:
             return f"its file cannot be read: {error.strerror}"
+
+
+def _stamp_of(entry: os.DirEntry[str]) -> tuple[int, int]:
+    try:
+        found = entry.stat(follow_symlinks=False)
+    except OSError:  # gone already
+        return 0, 0
+    return found.st_ino, found.st_mtime_ns
 
 
 class PictureRepair:
