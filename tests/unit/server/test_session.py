@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from sdq.errors import LocalProtocolError, ServerLeaving
 from sdq.protocol.constants import WRITE_TIMEOUT_SECONDS
+from sdq.protocol.messages import ErrorReply, Pong, Removed
 from sdq.server.outboxes import Outboxes
 from sdq.server.session import Session
 from sdq.testing.transport import LIMITS
@@ -38,3 +40,42 @@ def test_a_silent_client_is_told_and_then_cut_off(silent_seconds: float, done: l
     nothing: Any = SimpleNamespace()
     Session(line, nothing, nothing, LIMITS, Outboxes()).end_if_silent()
     assert line.done == done
+
+
+class Wire:
+    """A stream that takes some answers and not others."""
+
+    peer, local_host, silent_seconds, unread_bytes = "10.0.0.1:1", "127.0.0.1", 0.0, 0
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    def send(self, message: Any) -> None:
+        if isinstance(message, Removed):
+            raise LocalProtocolError("a frame of 99 bytes, the limit is 9")
+        self.sent.append(message)
+
+    def send_error(self, reply: ErrorReply) -> None:
+        self.sent.append(reply)
+
+
+def test_an_answer_that_is_too_large_is_said_so_that_nobody_waits_for_it():
+    wire: Any = Wire()
+    nothing: Any = SimpleNamespace()
+    session = Session(wire, nothing, nothing, LIMITS, Outboxes())
+    session.send(Removed(7, 1, 1))
+    (reply,) = wire.sent
+    assert (reply.request_id, "the limit is 9" in reply.message) == (7, True)
+
+
+def test_after_taking_leave_nothing_more_is_said():
+    wire: Any = Wire()
+    nothing: Any = SimpleNamespace()
+    session = Session(wire, nothing, nothing, LIMITS, Outboxes())
+    assert session.identity == "10.0.0.1"
+    session.send(Pong(1))
+    session.dismiss(ServerLeaving("the server is stopping", hint="come back"))
+    session.send(Pong(2))
+    assert [type(message) for message in wire.sent] == [Pong, ErrorReply]
+    leave = wire.sent[-1]
+    assert (leave.request_id, leave.code, leave.hint) == (None, "leaving", "come back")
