@@ -13,6 +13,7 @@ from sdq.protocol.messages import WorkerStatus
 
 MAX_WORKERS = 1_000
 SERVING_STATES = frozenset({"ready", "drawing"})
+LEAVING_STATES = frozenset({"stopping", "broken"})
 
 
 class Roster:
@@ -22,6 +23,7 @@ class Roster:
         self._clock = clock
         self._beats: dict[str, Heartbeat] = {}
         self._heard: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
 
     async def refresh(self, redis: "Redis") -> bool:
         """Reads the heartbeats; whether anything that matters for waiting jobs has changed.
@@ -47,7 +49,9 @@ class Roster:
             old = self._beats.get(worker)
             if old is None or old.sent_at != beat.sent_at:
                 self._heard[worker] = now
+                self._counts[worker] = self._counts.get(worker, 0) + 1
         self._heard = {worker: self._heard[worker] for worker in fresh}
+        self._counts = {worker: self._counts[worker] for worker in fresh}
         self._beats = fresh
         return before != after
 
@@ -58,6 +62,10 @@ class Roster:
     def get(self, worker_id: str) -> Heartbeat | None:
         return self._beats.get(worker_id)
 
+    def beats_heard(self, worker_id: str) -> int:
+        """How many different heartbeats of a worker were read since it came; 0: not online."""
+        return self._counts.get(worker_id, 0)
+
     def heard_seconds_ago(self, worker_id: str) -> float:
         """Seconds since a worker's last new heartbeat was read."""
         return self._clock() - self._heard[worker_id]
@@ -66,30 +74,46 @@ class Roster:
         """Workers that can draw with exactly these weights, loading ones included."""
         return [
             beat
-            for beat in self._beats.values()
-            if beat.state != "stopping"
-            and any(m.model_id == model_id and m.fingerprint == fingerprint for m in beat.models)
+            for beat in self._all_holders(model_id, fingerprint)
+            if beat.state not in LEAVING_STATES
         ]
 
-    def capacity(self, model_id: str, fingerprint: str) -> int:
-        """Tasks that the ready holders of a model take at once."""
-        return sum(
-            beat.concurrency
-            for beat in self.holders(model_id, fingerprint)
+    def ready(self, model_id: str, fingerprint: str) -> list[Heartbeat]:
+        """Workers that take jobs for exactly these weights now."""
+        return [
+            beat
+            for beat in self._all_holders(model_id, fingerprint)
             if beat.state in SERVING_STATES
-        )
+        ]
+
+    def window(self, model_id: str, fingerprint: str) -> int:
+        """Jobs of a model that keep its ready workers busy: what they take, and one more each."""
+        return sum(beat.concurrency + 1 for beat in self.ready(model_id, fingerprint))
 
     def why_waiting(self, model_id: str, fingerprint: str, ahead: int) -> str:
         """The reason in words why a job of a model has not begun."""
-        holders = self.holders(model_id, fingerprint)
-        if not holders:
-            other = any(m.model_id == model_id for b in self._beats.values() for m in b.models)
-            if other:
-                return f"the workers online hold another version of {model_id!r}"
-            return f"no worker online holds {model_id!r}"
-        if not self.capacity(model_id, fingerprint):
-            return f"the model is loading on {holders[0].host}"
+        if reason := self.why_nobody(model_id, fingerprint):
+            return reason
         return f"{ahead} ahead" if ahead else ""
+
+    def why_nobody(self, model_id: str, fingerprint: str) -> str:
+        """Why no worker takes jobs of a model now, in words; empty when one does."""
+        if self.ready(model_id, fingerprint):
+            return ""
+        if loading := self.holders(model_id, fingerprint):
+            return f"the model is loading on {loading[0].host}"
+        if leaving := self._all_holders(model_id, fingerprint):
+            return _why_leaving(model_id, leaving)
+        if any(model.model_id == model_id for beat in self.beats() for model in beat.models):
+            return f"the workers online hold another version of {model_id!r}"
+        return f"no worker online holds {model_id!r}"
+
+    def _all_holders(self, model_id: str, fingerprint: str) -> list[Heartbeat]:
+        return [
+            beat
+            for beat in self._beats.values()
+            if any(m.model_id == model_id and m.fingerprint == fingerprint for m in beat.models)
+        ]
 
     def statuses(self) -> tuple[WorkerStatus, ...]:
         """For people."""
@@ -103,9 +127,19 @@ class Roster:
                 active=len(beat.active),
                 seconds_per_step=beat.seconds_per_step,
                 seen_seconds_ago=round(self.heard_seconds_ago(beat.worker_id), 1),
+                note=beat.note,
             )
             for beat in self._beats.values()
         )
+
+
+def _why_leaving(model_id: str, leaving: Iterable[Heartbeat]) -> str:
+    states = {beat.state for beat in leaving}
+    if states == {"broken"}:
+        return f"all workers that hold {model_id!r} are broken"
+    if states == {"stopping"}:
+        return f"all workers that hold {model_id!r} are stopping"
+    return f"all workers that hold {model_id!r} are stopping or broken"
 
 
 def _readable(raw_beats: Iterable[bytes]) -> Iterable[Heartbeat]:

@@ -121,10 +121,12 @@ class Server:
         dispatcher = CeleryDispatcher(redis, redis_url, database.server_id)
         owned.push_async_callback(dispatcher.close)
         self._redis, self._roster = redis, Roster()
+        reader = EventReader(redis, database.server_id)
         parts = wire(
             Storage(database, catalog, self._library, time.time),
             dispatcher,
             self._roster,
+            reader,
             max_count=settings.max_count,
             max_queued_jobs=settings.max_queued_jobs,
         )
@@ -132,14 +134,13 @@ class Server:
         now = {manifest.model_id: manifest.fingerprint for manifest in catalog.manifests()}
         if cancelled := await parts.table.cancel_stale(now):
             log.info("%d jobs of before are cancelled: nobody can be given them", cancelled)
-        self._begin(parts, database.server_id)
+        self._begin(parts, reader)
 
-    def _begin(self, parts: Parts, server_id: str) -> None:
+    def _begin(self, parts: Parts, reader: EventReader) -> None:
         async def apply(event: WorkerEvent) -> None:
             if await parts.outcomes.apply(event):
                 parts.scheduler.wake()
 
-        reader = EventReader(self._redis, server_id)
         self._handlers = Handlers(
             self._settings.server,
             parts,

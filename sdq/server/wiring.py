@@ -3,6 +3,7 @@
 Sockets, Redis and files are opened elsewhere; the tests put in doubles for them.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,13 +14,16 @@ from sdq.server.catalog import Catalog
 from sdq.server.database import Database
 from sdq.server.dispatch import Dispatcher
 from sdq.server.enlistment import Enlistment
+from sdq.server.events import Ears
 from sdq.server.generation import Generation
 from sdq.server.job_list import JobList
 from sdq.server.jobs import JobTable
 from sdq.server.library import Library
 from sdq.server.outcomes import Outcomes
+from sdq.server.recovery import Recovery
 from sdq.server.roster import Roster
 from sdq.server.scheduler import Scheduler
+from sdq.server.speeds import News, Speeds
 from sdq.server.submission import Submission
 from sdq.server.subscriptions import Subscriptions
 from sdq.server.turns import Turns
@@ -50,7 +54,11 @@ class Parts:
     dispatcher: Dispatcher
     roster: Roster
     subscriptions: Subscriptions
+    speeds: Speeds
+    news: News
     outcomes: Outcomes
+    recovery: Recovery
+    waiting: Waiting
     scheduler: Scheduler
     cancelling: Cancelling
     generation: Generation
@@ -63,20 +71,35 @@ def wire(
     storage: Storage,
     dispatcher: Dispatcher,
     roster: Roster,
+    ears: Ears,
     *,
     max_count: int,
     max_queued_jobs: int,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> Parts:
-    """Starts nothing: the owner runs the scheduler."""
+    """Starts nothing: the owner runs the scheduler. ``monotonic``: the clock of the roster."""
     catalog, library, clock = storage.catalog, storage.library, storage.clock
     table = JobTable(storage.database, clock=clock)
     turns, wants = Turns(storage.database, clock=clock), Wants(storage.database, clock=clock)
     subscriptions = Subscriptions()
-    outcomes = Outcomes(table, library, subscriptions)
+    speeds, news = Speeds(roster), News(clock=monotonic)
+    outcomes = Outcomes(table, library, subscriptions, dispatcher, roster, speeds, news)
+    recovery = Recovery(table, outcomes, dispatcher, roster, speeds, news, ears, clock=monotonic)
+    waiting = Waiting(table, turns, roster, speeds, news)
     scheduler = Scheduler(
-        table, turns, dispatcher, roster, catalog, outcomes, subscriptions, clock=clock
+        table,
+        turns,
+        dispatcher,
+        roster,
+        catalog,
+        recovery,
+        waiting,
+        subscriptions,
+        news,
+        ears,
+        clock=monotonic,
     )
-    announcer = Announcer(Waiting(roster), {})
+    announcer = Announcer(waiting, news.steps)
     cancelling = Cancelling(table, wants, dispatcher, scheduler, subscriptions)
     planner = Planner(catalog, max_count=max_count)
     enlistment = Enlistment(
@@ -94,7 +117,11 @@ def wire(
         dispatcher=dispatcher,
         roster=roster,
         subscriptions=subscriptions,
+        speeds=speeds,
+        news=news,
         outcomes=outcomes,
+        recovery=recovery,
+        waiting=waiting,
         scheduler=scheduler,
         cancelling=cancelling,
         generation=generation,

@@ -22,7 +22,7 @@ from sdq.server.roster import Roster
 from sdq.server.subscriptions import Request
 from sdq.server.wiring import Parts, Storage, wire
 from sdq.spec import SpecDraft
-from sdq.testing.dispatch import MemoryDispatcher, begun, drawn, heartbeat
+from sdq.testing.dispatch import MemoryDispatcher, MemoryReader, begun, drawn, heartbeat
 
 M = TypeVar("M", bound=msgspec.Struct)
 
@@ -61,6 +61,7 @@ class Rig(Parts):
 
     dispatcher: MemoryDispatcher
     clock: Clock
+    ears: MemoryReader
 
     async def generate(self, peer: ListeningPeer, message: Generate) -> Request:
         """Asks as a session does."""
@@ -108,7 +109,7 @@ async def open_rig(
     directory: Path, *, max_count: int = 100, max_queued_jobs: int = 1_000
 ) -> AsyncIterator[Rig]:
     """A rig on a data directory; opening the same directory again is a restart."""
-    clock = Clock()
+    clock, ears = Clock(), MemoryReader()
     database = await Database.open(directory / "sdq.sqlite3")
     try:
         library = await Library.open(
@@ -123,10 +124,12 @@ async def open_rig(
             Storage(database, Catalog.load(), library, clock),
             MemoryDispatcher(),
             Roster(clock),
+            ears,
             max_count=max_count,
             max_queued_jobs=max_queued_jobs,
+            monotonic=clock,
         )
-        yield Rig(**vars(parts), clock=clock)
+        yield Rig(**vars(parts), clock=clock, ears=ears)
         await library.close()
     finally:
         await database.close()
