@@ -6,11 +6,16 @@ import typer
 
 from sdq import __version__
 from sdq.cli import library, models, server, worker
+from sdq.cli.attach import attach
+from sdq.cli.cancel import cancel
 from sdq.cli.config import config
 from sdq.cli.generate import generate
+from sdq.cli.jobs import jobs
 from sdq.cli.output import print_data
 from sdq.cli.status import status
+from sdq.cli.submit import submit
 from sdq.cli.up import up
+from sdq.cli.workers import workers
 
 Version = Annotated[
     bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
@@ -26,12 +31,17 @@ def build() -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(_root)
     app.command()(generate)
+    app.command()(submit)
+    app.command()(attach)
+    app.command()(jobs)
+    app.command()(cancel)
     app.command()(up)
     app.add_typer(server.app, name="server")
     app.add_typer(worker.app, name="worker")
     app.add_typer(library.app, name="library")
     app.add_typer(models.app, name="model")
     app.command()(status)
+    app.command()(workers)
     app.command()(config)
     return app
 

@@ -1,87 +1,31 @@
 """``sdq generate``."""
 
-import re
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from sdq.cli import options
+from sdq.cli import picture_options as flags
 from sdq.errors import UsageError
 
 if TYPE_CHECKING:
-    from sdq.cli.drawing import Order
+    from sdq.cli.order import Order
 
-_PICTURE = "The picture"
-_FILES = "Files and output"
-_WAITING = "Library and waiting"
-
-Prompt = Annotated[
-    str, typer.Argument(metavar="PROMPT", help="What to draw; - reads prompts, one a line.")
-]
-Output = Annotated[
-    str | None,
-    typer.Option(
-        "-o",
-        "--output",
-        metavar="FILE",
-        help="A .png, .jpg or .webp file; a folder/; a pattern of {n} {index} {seed} {slug} "
-        "{key} {model}; or - for standard output. Several pictures in one FILE become "
-        "FILE-1, FILE-2 …",
-        show_default="{slug}-{key:8}.png",
-        rich_help_panel=_FILES,
-    ),
-]
-Negative = Annotated[
-    str, typer.Option(metavar="TEXT", help="What not to draw.", rich_help_panel=_PICTURE)
-]
-Steps = Annotated[int | None, typer.Option(metavar="N", min=1, rich_help_panel=_PICTURE)]
-Guidance = Annotated[
-    float | None,
-    typer.Option(
-        metavar="X", min=0, help="How closely to follow the prompt.", rich_help_panel=_PICTURE
-    ),
-]
-Width = Annotated[int | None, typer.Option(metavar="PIXELS", min=8, rich_help_panel=_PICTURE)]
-Height = Annotated[int | None, typer.Option(metavar="PIXELS", min=8, rich_help_panel=_PICTURE)]
-Size = Annotated[
-    str | None,
-    typer.Option(metavar="WxH", help="Width and height at once.", rich_help_panel=_PICTURE),
-]
-Scheduler = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="ddim, euler, dpmpp_2m, …", rich_help_panel=_PICTURE),
-]
-Seed = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        min=0,
-        max=2**32 - 1,
-        help="Of the first picture; the others count up. Default: derived from the rest, so "
-        "that the same command gives the same picture.",
-        show_default=False,
-        rich_help_panel=_PICTURE,
-    ),
-]
-New = Annotated[bool, typer.Option("--new", help="A fresh random seed.", rich_help_panel=_PICTURE)]
-Count = Annotated[
-    int,
-    typer.Option(
-        "-n", "--count", metavar="N", min=1, help="How many pictures.", rich_help_panel=_PICTURE
-    ),
-]
 Cache = Annotated[
     Literal["prefer", "only", "refresh", "off"],
     typer.Option(
         help="prefer: from the library, else drawn. only: from the library or not at all. "
         "refresh: drawn again and kept. off: drawn and not kept.",
-        rich_help_panel=_WAITING,
+        rich_help_panel=flags.WAITING,
     ),
 ]
 Timeout = Annotated[
     float | None,
     typer.Option(
-        metavar="SECONDS", min=0.001, help="Give up and cancel after.", rich_help_panel=_WAITING
+        metavar="SECONDS",
+        min=0.001,
+        help="Give up and cancel after.",
+        rich_help_panel=flags.WAITING,
     ),
 ]
 NoWait = Annotated[
@@ -89,37 +33,32 @@ NoWait = Annotated[
     typer.Option(
         "--no-wait",
         help="Fail at once when no worker online holds the model.",
-        rich_help_panel=_WAITING,
-    ),
-]
-Quiet = Annotated[
-    bool,
-    typer.Option(
-        "-q", "--quiet", help="Nothing on standard error but errors.", rich_help_panel=_FILES
+        rich_help_panel=flags.WAITING,
     ),
 ]
 
 
 def generate(
-    prompt: Prompt,
-    output: Output = None,
+    prompt: flags.Prompt,
+    output: options.Output = None,
     model: options.Model = None,
-    negative: Negative = "",
-    steps: Steps = None,
-    guidance: Guidance = None,
-    width: Width = None,
-    height: Height = None,
-    size: Size = None,
-    scheduler: Scheduler = None,
-    seed: Seed = None,
-    new: New = False,
-    count: Count = 1,
+    negative: flags.Negative = "",
+    steps: flags.Steps = None,
+    guidance: flags.Guidance = None,
+    width: flags.Width = None,
+    height: flags.Height = None,
+    size: flags.Size = None,
+    scheduler: flags.Scheduler = None,
+    seed: flags.Seed = None,
+    new: flags.New = False,
+    count: flags.Count = 1,
     cache: Cache = "prefer",
+    priority: flags.Priority = "normal",
     timeout: Timeout = None,
     no_wait: NoWait = False,
     force: options.Force = False,
     as_json: options.Json = False,
-    quiet: Quiet = False,
+    quiet: options.Quiet = False,
     server: options.Server = None,
 ) -> int:
     """Draw pictures of a prompt.
@@ -134,26 +73,13 @@ def generate(
       sdq generate "a green square" -n 4 -o 'squares/{n:02}-{seed}.webp'
       sdq generate - -o pictures/ < prompts.txt
     """
-    from sdq.cli.drawing import Order
-    from sdq.protocol.messages import CachePolicy
-    from sdq.spec import SpecDraft
+    draft = flags.draft_of(
+        negative=negative, model=model, sides=(size, width, height), steps=steps,
+        guidance=guidance, scheduler=scheduler, seed=seed, new=new,
+    )  # fmt: skip
+    from sdq.cli.order import order_of
 
-    if new and seed is not None:
-        raise UsageError("--new draws a seed: leave --seed away")
-    wide, high = _size(size, width, height)
-    draft = SpecDraft(
-        prompt="",
-        negative_prompt=negative,
-        model=model,
-        width=wide,
-        height=high,
-        num_inference_steps=steps,
-        guidance_scale=guidance,
-        scheduler=scheduler,
-        seed=seed,
-    )
-    text = None if prompt == "-" else prompt
-    order = Order(text, draft, new, count, CachePolicy(cache), not no_wait, timeout)
+    order = order_of(prompt, draft, new, count, cache, priority, not no_wait, timeout)
     return _run(order, output, server, force=force, as_json=as_json, quiet=quiet)
 
 
@@ -174,16 +100,6 @@ def _run(
     outputs = Outputs(output, count=order.count, many_prompts=order.prompt is None, force=force)
     if outputs.to_stdout and as_json:
         raise UsageError("-o - and --json both want standard output", hint="choose one of them")
-    address = options.settings(client__server=server).client.server
+    client = options.settings(client__server=server).client
     outputs.prepare()
-    return options.run(draw(address, order, outputs, Sink(as_json=as_json, quiet=quiet)))
-
-
-def _size(size: str | None, width: int | None, height: int | None) -> tuple[int | None, int | None]:
-    if size is None:
-        return width, height
-    if width is not None or height is not None:
-        raise UsageError("--size says it all: leave --width and --height away")
-    if not (found := re.fullmatch(r"(\d{1,5})[xX×](\d{1,5})", size, re.ASCII)):
-        raise UsageError(f"{size!r} is no size", hint="write WxH, as --size 512x768")
-    return int(found[1]), int(found[2])
+    return options.run(draw(client, order, outputs, Sink(as_json=as_json, quiet=quiet)))

@@ -7,6 +7,8 @@ import typer
 
 from sdq.config import Settings
 
+_FILES = "Files and output"
+
 Server = Annotated[
     str | None,
     typer.Option(
@@ -17,6 +19,25 @@ Server = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="A .png, .jpg or .webp file; a folder/; a pattern of {n} {index} {seed} {slug} "
+        "{key} {model}; or - for standard output. Several pictures in one FILE become "
+        "FILE-1, FILE-2 …",
+        show_default="{slug}-{key:8}.png",
+        rich_help_panel=_FILES,
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "-q", "--quiet", help="Nothing on standard error but errors.", rich_help_panel=_FILES
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
 Model = Annotated[
     str | None,

@@ -65,13 +65,21 @@ def print_json(value: object) -> None:
 
 def print_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Columns for people; the last one is cut at the edge of a terminal."""
+    for line in table_lines(titles, rows):
+        print_data(line)
+
+
+def table_lines(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """The lines of `print_table`."""
     cells = [[plain(str(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
     most = _columns()
+    lines = []
     for row in [list(titles), *cells]:
         padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         line = "  ".join(padded).rstrip()
-        print_data(line if most is None or len(line) <= most else line[: most - 1] + "…")
+        lines.append(line if most is None or len(line) <= most else line[: most - 1] + "…")
+    return lines
 
 
 def _columns() -> int | None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sdq.cli.output import Sink, plain
+from sdq.cli.output import Sink, as_duration, plain
 from sdq.protocol.messages import Progress
 from sdq.protocol.states import JobState
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 MAX_LINES = 6
 """Pictures shown at once; the others wait for a line."""
+
+LOST = "lost the server, reconnecting"
+FOUND = "connected again"
 
 MAX_NOTES = 20
 """Different reasons for waiting that are told when there is no terminal."""
@@ -29,6 +32,7 @@ class QuietDisplay:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._told: set[str] = set()
+        self._is_lost = False
 
     def show(self, number: int, label: str, news: Progress | None) -> None:
         """What is known of picture ``number`` (``{n}``); ``None``: just accepted."""
@@ -40,6 +44,18 @@ class QuietDisplay:
 
     def gone(self, number: int) -> None:
         """The picture is there, or will not come."""
+
+    def lost(self) -> None:
+        """The server is gone and is looked for. Each request may say so."""
+        if not self._is_lost:
+            self._is_lost = True
+            self._sink.say(LOST)
+
+    def found(self) -> None:
+        """It is back."""
+        if self._is_lost:
+            self._is_lost = False
+            self._sink.say(FOUND)
 
     def close(self) -> None:
         """No more news."""
@@ -59,6 +75,9 @@ class LiveDisplay:
     """One line for each of the first pictures under way, on standard error."""
 
     def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._is_lost = False
+        self._told_lost = False  # in a line of its own: there was no picture to say it at
         self._bars: Bars | None = None
         self._lines: dict[int, _Line] = {}
         self._tasks: dict[int, TaskID] = {}
@@ -79,6 +98,30 @@ class LiveDisplay:
         self._lines.pop(number, None)
         if self._bars is not None and number in self._tasks:
             self._bars.remove_task(self._tasks.pop(number))
+
+    def lost(self) -> None:
+        """The server is gone and is looked for. Each request may say so."""
+        if self._is_lost:
+            return
+        self._is_lost = True
+        if not self._lines:
+            self._told_lost = True
+            self._sink.say(LOST)
+        for number, line in self._lines.items():
+            line.state = "reconnecting…"
+            self._draw(number)
+
+    def found(self) -> None:
+        """It is back; the next news say how each picture is."""
+        if not self._is_lost:
+            return
+        self._is_lost = False
+        if self._told_lost:
+            self._told_lost = False
+            self._sink.say(FOUND)
+        for number, line in self._lines.items():
+            line.state = "waiting"
+            self._draw(number)
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
@@ -147,8 +190,14 @@ def _shortened(label: str) -> str:
 
 
 def _state_of(news: Progress) -> str:
+    eta = None if news.eta_seconds is None else as_duration(news.eta_seconds)
     if news.state is JobState.RUNNING:
-        return f"step {news.step} of {news.steps}" if news.step else "starting"
+        state = f"step {news.step} of {news.steps}" if news.step else "starting"
+        return state if eta is None else f"{state}, {eta} left"
     if news.ahead:
-        return f"queued, {news.ahead} ahead"
-    return f"waiting: {plain(news.note)}" if news.note else "queued"
+        state = f"queued, {news.ahead} ahead"
+    elif news.note:
+        state = f"waiting: {plain(news.note)}"
+    else:
+        state = "queued"
+    return state if eta is None else f"{state}, about {eta}"

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -9,6 +10,20 @@ from sdq.errors import UsageError
 
 MAX_LINE_BYTES = 64 * 1024
 _CHUNK_BYTES = 64 * 1024
+
+
+async def numbered_prompts() -> AsyncGenerator[tuple[int, str], None]:
+    """The prompts on standard input, as `read_prompts`. Raises `UsageError` for none at all."""
+    is_empty = True
+    async with aclosing(read_prompts(sys.stdin.fileno())) as prompts:
+        async for number, prompt in prompts:
+            is_empty = False
+            yield number, prompt
+    if is_empty:
+        raise UsageError(
+            "there is no prompt on standard input",
+            hint="with `-` as PROMPT, standard input holds one prompt a line",
+        )
 
 
 async def read_prompts(fd: int) -> AsyncGenerator[tuple[int, str], None]:

@@ -11,11 +11,11 @@ from sdq.cli.output import (
     plain,
     print_data,
     print_json,
-    print_table,
 )
+from sdq.cli.workers import print_workers
 
 if TYPE_CHECKING:
-    from sdq.protocol.messages import Status, WorkerStatus
+    from sdq.protocol.messages import Status
 
 
 def status(server: options.Server = None, as_json: options.Json = False) -> None:
@@ -54,19 +54,4 @@ def _print(answer: "Status") -> None:
     for name, text in rows.items():
         print_data(f"{name + ':':9}{text}".rstrip())
     if answer.workers:
-        titles = ("  NAME", "HOST", "DEVICE", "STATE", "JOBS", "PER STEP", "SEEN", "MODELS")
-        print_table(titles, [_worker_row(worker) for worker in answer.workers])
-
-
-def _worker_row(worker: "WorkerStatus") -> tuple[object, ...]:
-    speed = worker.seconds_per_step
-    return (
-        f"  {worker.worker_id}",
-        worker.host,
-        worker.device,
-        worker.state,
-        worker.active,
-        "-" if speed is None else f"{speed * 1000:.0f} ms",
-        f"{as_duration(worker.seen_seconds_ago)} ago",
-        " ".join(worker.models),
-    )
+        print_workers(answer.workers, indent="  ")

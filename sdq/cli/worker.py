@@ -8,6 +8,7 @@ from sdq.cli import options
 from sdq.cli.asking import ask
 from sdq.cli.installing import reporter
 from sdq.cli.output import as_duration, plain, print_json, tell
+from sdq.cli.workers import drain
 
 if TYPE_CHECKING:
     from sdq.config import Settings
@@ -81,6 +82,9 @@ def run_worker(concurrency: options.Concurrency = None, device: options.Device =
       sdq worker run --device cuda
     """
     return _run(options.settings(worker__concurrency=concurrency, worker__device=device))
+
+
+app.command()(drain)
 
 
 def _run(chosen: "Settings") -> int:

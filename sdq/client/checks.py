@@ -1,9 +1,13 @@
 """What a client can refuse before it sends: cheaper, and with a clearer message."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from sdq.errors import InvalidSpec, UsageError
+from sdq.protocol.constants import MAX_JOBS_AT_ONCE
 from sdq.protocol.messages import Limits
+from sdq.protocol.model import JobId
 from sdq.spec import SIZE_MULTIPLE, SpecDraft
 
 _CALLED = {
@@ -37,6 +41,17 @@ def check_count(count: int, first_index: int, limits: Limits) -> None:
         )
     if not 0 <= first_index < 2**31:
         raise UsageError(f"first_index is {first_index}: it must be 0 or more")
+
+
+def check_job_ids(job_ids: Sequence[str]) -> None:
+    """Raises `UsageError` for what cannot be the ids of jobs, or for too many."""
+    if not 1 <= len(job_ids) <= MAX_JOBS_AT_ONCE:
+        raise UsageError(f"{len(job_ids)} jobs in one request: it must be 1 to {MAX_JOBS_AT_ONCE}")
+    for job_id in job_ids:
+        try:
+            msgspec.convert(job_id, JobId)
+        except msgspec.ValidationError as error:
+            raise UsageError(f"{job_id!r} is no job id", hint="`sdq jobs` shows them") from error
 
 
 def _check_text(name: str, text: str, max_characters: int) -> None:

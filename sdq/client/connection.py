@@ -8,13 +8,14 @@ from contextlib import suppress
 import msgspec
 
 from sdq import __version__
-from sdq.client.mailbox import Mailbox
+from sdq.client.mailbox import Budget, Mailbox
 from sdq.errors import (
     ConnectionFailed,
     InvalidMessage,
     ProtocolError,
     ProtocolMismatch,
     SdqError,
+    ServerBusy,
     from_code,
 )
 from sdq.protocol.connection import ClientConnection, VersionMismatch
@@ -31,10 +32,27 @@ CLIENT_NAME = f"sdq {__version__}\n\n"
 understand, where it would otherwise wait for the rest of the line."""
 
 
+class HungUp(ProtocolMismatch):
+    """It took the connection and closed it before it said anything: a server that is just
+    ending, or a tunnel to one that is not there, does that too."""
+
+
+def may_pass(error: SdqError) -> bool:
+    """Whether what ended a connection, or refused one, may be over after a while.
+
+    A cut frame and the server's word that it heard nothing for too long (a laptop that slept)
+    are ``protocol``; a server of another version stays what it is.
+    """
+    if isinstance(error, ProtocolMismatch):
+        return isinstance(error, HungUp)
+    return isinstance(error, ConnectionFailed) or error.code in ("protocol", "busy")
+
+
 class Line:
     """An open connection. Two tasks of its own, ended and awaited by `close`.
 
-    Not for several event loops. Requests may overlap in any number up to the server's limit.
+    Not for several event loops. Requests may overlap in any number up to the server's limit,
+    and one that nobody reads holds up no other.
     """
 
     def __init__(self, address: str, stream: Stream[ServerMessage], welcome: Welcome) -> None:
@@ -42,9 +60,11 @@ class Line:
         self.welcome = welcome
         self._stream = stream
         self._mailboxes: dict[int, Mailbox] = {}
+        self._budget = Budget()
         self._last_request_id = 0
         self._broken: SdqError | None = None
-        self._last_sent = asyncio.get_running_loop().time()
+        self._clock = asyncio.get_running_loop().time
+        self._opened_at = self._last_sent = self._clock()
         self._tasks = [
             asyncio.create_task(self._read(), name="sdq client: read"),
             asyncio.create_task(self._keep_alive(), name="sdq client: keep alive"),
@@ -78,17 +98,39 @@ class Line:
         return cls(address, stream, welcome)
 
     @property
-    def requests_in_flight(self) -> int:
-        return len(self._mailboxes)
+    def broken(self) -> SdqError | None:
+        """Why nothing can be asked any more."""
+        return self._broken
 
-    def begin(self, build: Callable[[int], msgspec.Struct]) -> tuple[int, Mailbox]:
+    @property
+    def age_seconds(self) -> float:
+        """Since the greeting."""
+        return self._clock() - self._opened_at
+
+    def new_mailbox(self) -> Mailbox:
+        """One for replies of this line. Whoever asked for it closes it."""
+        return Mailbox(self._budget)
+
+    def begin(
+        self, build: Callable[[int], msgspec.Struct], mailbox: Mailbox, *, is_free: bool = False
+    ) -> int:
         """Sends the request that ``build`` makes of a new request id; its replies follow in
-        the mailbox, until `forget`. Raises `ConnectionFailed`."""
+        the mailbox, until `forget`. Several requests may share one.
+
+        ``is_free``: a message that ends others, which is sent even when there is no room left.
+        Raises `ConnectionFailed`, and `ServerBusy` where the server's limit is reached.
+        """
+        limit = self.welcome.limits.max_requests_in_flight
+        if len(self._mailboxes) >= limit and not is_free:
+            raise ServerBusy(
+                f"{limit} requests are under way on this connection, and that is its limit",
+                hint="finish or leave some of them first",
+            )
         request_id = self._last_request_id + 1
         self.send(build(request_id))
         self._last_request_id = request_id
-        self._mailboxes[request_id] = Mailbox()
-        return request_id, self._mailboxes[request_id]
+        self._mailboxes[request_id] = mailbox
+        return request_id
 
     def send(self, message: msgspec.Struct) -> None:
         """Puts a message into the bounded outbox. Raises `ConnectionFailed`."""
@@ -98,12 +140,15 @@ class Line:
             self._stream.send(message)
         except ConnectionFailed as error:
             raise self._lost(error.message) from error
-        self._last_sent = asyncio.get_running_loop().time()
+        self._last_sent = self._clock()
 
     def forget(self, request_id: int) -> None:
         """Later replies to this request are dropped."""
-        if mailbox := self._mailboxes.pop(request_id, None):
-            mailbox.abandon()
+        self._mailboxes.pop(request_id, None)
+
+    def abort(self) -> None:
+        """Cuts the connection: what waits to be sent is lost. `close` is still needed."""
+        self._stream.abort()
 
     async def close(self) -> None:
         """Sends what waits and ends both tasks. What is still asked gets `ConnectionFailed`."""
@@ -117,7 +162,7 @@ class Line:
         silence_seconds = self.welcome.limits.idle_timeout_seconds
         try:
             while event := await self._stream.receive(silence_seconds):
-                await self._handle(event)
+                self._handle(event)
             error: SdqError = self._lost("the server hung up")
         except TimeoutError:
             error = self._lost(f"the server was silent for {silence_seconds:g} s")
@@ -127,7 +172,7 @@ class Line:
             error = failure
         self._break(error)
 
-    async def _handle(self, event: ServerMessage | ProtocolError) -> None:
+    def _handle(self, event: ServerMessage | ProtocolError) -> None:
         """Raises the error that ends the connection, if it is one."""
         if isinstance(event, InvalidMessage):
             # A newer server may say things that we do not know; only a request that can no
@@ -143,7 +188,7 @@ class Line:
         elif not isinstance(event, Welcome | Pong) and (
             mailbox := self._mailboxes.get(-1 if event.request_id is None else event.request_id)
         ):
-            await mailbox.put(event)
+            mailbox.put(event)
 
     async def _keep_alive(self) -> None:
         """Speaks when nothing else was said, so that the server hears us in time."""
@@ -151,7 +196,7 @@ class Line:
         interval_seconds = min(PING_INTERVAL_SECONDS, limit_seconds / 3)
         number = 0
         while self._broken is None:
-            quiet_seconds = asyncio.get_running_loop().time() - self._last_sent
+            quiet_seconds = self._clock() - self._last_sent
             if quiet_seconds < interval_seconds:
                 await asyncio.sleep(interval_seconds - quiet_seconds)
                 continue
@@ -183,8 +228,9 @@ async def _shake_hands(address: str, stream: Stream[ServerMessage]) -> Welcome:
         raise from_code(answer.code, f"{address}: {answer.message}", answer.hint)
     if isinstance(answer, VersionMismatch):
         raise ProtocolMismatch(f"{address}: {answer.message}", hint=answer.hint)
-    reason = answer.message if isinstance(answer, ProtocolError) else "it hung up at the greeting"
-    raise ProtocolMismatch(f"{address} is no sdq server: {reason}", hint=WRONG_PORT)
+    if isinstance(answer, ProtocolError):
+        raise ProtocolMismatch(f"{address} is no sdq server: {answer.message}", hint=WRONG_PORT)
+    raise HungUp(f"{address} is no sdq server: it hung up at the greeting", hint=WRONG_PORT)
 
 
 def _reason(error: OSError) -> str:

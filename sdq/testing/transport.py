@@ -68,10 +68,13 @@ Handler = Callable[[ScriptedPeer, ClientMessage], Awaitable[None]]
 
 
 class ScriptedServer:
-    """Greets, answers pings, keeps all it hears in ``heard``, hands requests to ``handler``."""
+    """Greets, answers pings, keeps all it hears in ``heard``, hands requests to ``handler``.
+
+    ``answers_cancel``: `Cancel` is answered here, or not at all; ``None``: by the handler.
+    """
 
     def __init__(
-        self, handler: Handler, *, limits: Limits = LIMITS, answers_cancel: bool = True
+        self, handler: Handler, *, limits: Limits = LIMITS, answers_cancel: bool | None = True
     ) -> None:
         self.handler = handler
         self.limits = limits
@@ -81,11 +84,10 @@ class ScriptedServer:
         self.connections = 0
         self._news = asyncio.Event()
         self._server: asyncio.Server | None = None
-        self._peers: set[asyncio.Task[None]] = set()
+        self._peers: dict[asyncio.Task[None], ScriptedPeer] = {}
 
     async def __aenter__(self) -> "ScriptedServer":
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        await self.start()
         return self
 
     async def __aexit__(
@@ -94,12 +96,31 @@ class ScriptedServer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._peers:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listens: on a free port at first, on the same one after `stop`."""
+        port = int(self.address.rpartition(":")[2] or 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", port)
+        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def stop(self, *, word: ErrorReply | None = None) -> None:
+        """Dies: nobody listens any more, every connection is cut, after ``word`` if given."""
+        if self._server is None:
+            return
+        server, self._server = self._server, None
+        server.close()
+        for peer in list(self._peers.values()):
+            if word is not None:
+                peer.send(word)
+                peer.stream.hang_up()
+            else:
+                peer.hang_up()
+        tasks = list(self._peers)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._peers, return_exceptions=True)
-        await self._server.wait_closed()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await server.wait_closed()
 
     def heard_of(self, kind: type[msgspec.Struct]) -> list[msgspec.Struct]:
         """The messages of one type, in order."""
@@ -114,12 +135,13 @@ class ScriptedServer:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._peers.add(task)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = ServerConnection(self.limits)
         peer = ScriptedPeer(Stream(connection, reader, writer))
+        task = asyncio.create_task(self._serve(peer, connection))
+        self._peers[task] = peer
+        task.add_done_callback(lambda done: self._peers.pop(done, None))
+
+    async def _serve(self, peer: ScriptedPeer, connection: ServerConnection) -> None:
         try:
             while event := await peer.stream.receive():
                 if isinstance(event, ProtocolError):
@@ -149,7 +171,7 @@ class ScriptedServer:
             peer.tasks.add(task)
 
     async def _answer(self, peer: ScriptedPeer, message: ClientMessage) -> None:
-        if not isinstance(message, Cancel):
+        if not isinstance(message, Cancel) or self.answers_cancel is None:
             await self.handler(peer, message)
         elif self.answers_cancel:
             peer.send(CancelReply(message.request_id, cancelled=1, kept=0))

@@ -26,6 +26,8 @@ from sdq.testing.transport import (
 
 Sdq = Callable[..., Awaitable[Any]]
 
+NO_PATIENCE = {"SDQ_CLIENT_RECONNECT_SECONDS": "0"}
+
 
 async def heard_of_generate(server: ScriptedServer) -> None:
     await server.heard_enough(lambda: bool(server.heard_of(Generate)), timeout_seconds=20)
@@ -131,9 +133,10 @@ async def test_a_server_that_hangs_up_in_the_middle(sdq: Sdq) -> None:
         peer.hang_up()
 
     async with ScriptedServer(handle) as server:
-        outcome = await sdq("generate", "x", server=server.address)
+        outcome = await sdq("generate", "x", server=server.address, env=NO_PATIENCE)
     assert outcome.code == 3
     assert "lost the server at 127.0.0.1" in outcome.stderr
+    assert "`sdq attach job0`" in outcome.stderr
     assert "run the same command again" in outcome.stderr
 
 

@@ -47,13 +47,13 @@ def test_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_worker_run(monkeypatch: pytest.MonkeyPatch, sdq_home: Path) -> None:
     seen: list[Any] = []
 
-    def run(home: Any, *, concurrency: int, device: str) -> int:
-        seen.extend([home.root, concurrency, device])
+    def run(home: Any, *, concurrency: int, device: str, drain_seconds: float) -> int:
+        seen.extend([home.root, concurrency, device, drain_seconds])
         return 143
 
     monkeypatch.setattr("sdq.worker.app.run", run)
     assert main(["worker", "run", "--concurrency", "4", "--device", "cpu"]) == 143
-    assert seen == [sdq_home, 4, "cpu"]
+    assert seen == [sdq_home, 4, "cpu", 60.0]
 
 
 STEPS = [

@@ -129,9 +129,11 @@ async def test_replies_find_their_requests() -> None:
 
     async with ScriptedServer(backwards) as server:
         line = await open_to(server.address)
-        asked = [line.begin(lambda request_id: ListModels(request_id)) for _ in range(3)]
-        for request_id, mailbox in asked:
-            assert await mailbox.get() == Models(request_id, ())
+        mailboxes = [line.new_mailbox() for _ in range(3)]
+        for number, mailbox in enumerate(mailboxes, start=1):
+            assert line.begin(lambda request_id: ListModels(request_id), mailbox) == number
+        for number, mailbox in enumerate(mailboxes, start=1):
+            assert await mailbox.get() == Models(number, ())
         await line.close()
 
 
@@ -142,14 +144,16 @@ async def test_every_waiting_request_hears_that_the_line_broke() -> None:
 
     async with ScriptedServer(hang_up) as server:
         line = await open_to(server.address)
-        mailboxes = [line.begin(lambda request_id: ListModels(request_id))[1] for _ in range(3)]
-        line.begin(lambda request_id: GetStatus(request_id))
+        mailboxes = [line.new_mailbox() for _ in range(3)]
+        for mailbox in mailboxes:
+            line.begin(lambda request_id: ListModels(request_id), mailbox)
+        line.begin(lambda request_id: GetStatus(request_id), line.new_mailbox())
         for mailbox in mailboxes:
             with pytest.raises(ConnectionFailed, match="lost the server at") as caught:
                 await mailbox.get()
             assert "again" in caught.value.hint
         with pytest.raises(ConnectionFailed):
-            line.begin(lambda request_id: ListModels(request_id))
+            line.begin(lambda request_id: ListModels(request_id), line.new_mailbox())
         await line.close()
 
 
@@ -163,7 +167,8 @@ async def test_silence_is_noticed() -> None:
 
     async with foreign(talk) as port:
         line = await open_to(f"127.0.0.1:{port}")
-        _, mailbox = line.begin(lambda request_id: ListModels(request_id))
+        mailbox = line.new_mailbox()
+        line.begin(lambda request_id: ListModels(request_id), mailbox)
         with pytest.raises(ConnectionFailed, match=r"silent for 0\.2 s"):
             await mailbox.get()
         await line.close()
@@ -173,7 +178,8 @@ async def test_pings_keep_a_quiet_line_alive() -> None:
     limits = msgspec.structs.replace(LIMITS, idle_timeout_seconds=0.15)
     async with ScriptedServer(stays_silent(), limits=limits) as server:
         line = await open_to(server.address)
-        _, mailbox = line.begin(lambda request_id: ListModels(request_id))
+        mailbox = line.new_mailbox()
+        line.begin(lambda request_id: ListModels(request_id), mailbox)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(mailbox.get(), 0.6)
         assert len(server.heard_of(Ping)) >= 3
@@ -188,7 +194,8 @@ async def test_the_server_may_ping_us() -> None:
 
     async with ScriptedServer(ping_first) as server:
         line = await open_to(server.address)
-        _, mailbox = line.begin(lambda request_id: ListModels(request_id))
+        mailbox = line.new_mailbox()
+        line.begin(lambda request_id: ListModels(request_id), mailbox)
         await mailbox.get()
         await line.close()
         await server.heard_enough(lambda: Pong(77) in server.heard)
@@ -205,10 +212,12 @@ async def test_a_reply_that_makes_no_sense_ends_only_its_request() -> None:
 
     async with ScriptedServer(handle) as server:
         line = await open_to(server.address)
-        _, first = line.begin(lambda request_id: ListModels(request_id))
+        first = line.new_mailbox()
+        line.begin(lambda request_id: ListModels(request_id), first)
         with pytest.raises(ProtocolError, match="makes no sense"):
             await first.get()
-        _, second = line.begin(lambda request_id: ListModels(request_id))
+        second = line.new_mailbox()
+        line.begin(lambda request_id: ListModels(request_id), second)
         assert await second.get() == Models(2, ())
         await line.close()
 
@@ -219,7 +228,8 @@ async def test_an_error_about_the_connection_is_everybodys_error() -> None:
 
     async with ScriptedServer(handle) as server:
         line = await open_to(server.address)
-        _, mailbox = line.begin(lambda request_id: ListModels(request_id))
+        mailbox = line.new_mailbox()
+        line.begin(lambda request_id: ListModels(request_id), mailbox)
         with pytest.raises(SdqError, match="token") as caught:
             await mailbox.get()
         assert caught.value.code == "not_allowed"
@@ -229,7 +239,8 @@ async def test_an_error_about_the_connection_is_everybodys_error() -> None:
 async def test_closing_tells_who_still_waits() -> None:
     async with ScriptedServer(stays_silent()) as server:
         line = await open_to(server.address)
-        _, mailbox = line.begin(lambda request_id: ListModels(request_id))
+        mailbox = line.new_mailbox()
+        line.begin(lambda request_id: ListModels(request_id), mailbox)
         await line.close()
         with pytest.raises(ConnectionFailed, match="closed"):
             await mailbox.get()

@@ -1,0 +1,49 @@
+"""What a person asked for, once the flags are understood."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from sdq.protocol.vocabulary import CachePolicy, Priority
+from sdq.spec import SpecDraft
+
+
+@dataclass(frozen=True)
+class Order:
+    """``prompt`` ``None``: each line of standard input."""
+
+    prompt: str | None
+    draft: SpecDraft  # its prompt does not count
+    new: bool  # a random seed for each prompt
+    count: int
+    cache: CachePolicy
+    priority: Priority
+    wait: bool = True
+    timeout_seconds: float | None = None
+
+    def draft_of(self, prompt: str) -> SpecDraft:
+        seed = random_seed() if self.new else self.draft.seed
+        return msgspec.structs.replace(self.draft, prompt=prompt, seed=seed)
+
+
+def order_of(
+    prompt: str,
+    draft: SpecDraft,
+    new: bool,
+    count: int,
+    cache: str,
+    priority: str,
+    wait: bool = True,
+    timeout_seconds: float | None = None,
+) -> Order:
+    """An order in the words of the command line: ``-`` is standard input."""
+    text = None if prompt == "-" else prompt
+    choice = CachePolicy(cache), Priority(priority)
+    return Order(text, draft, new, count, *choice, wait, timeout_seconds)
+
+
+def random_seed() -> int:
+    """A seed that nobody can foresee."""
+    from secrets import randbits
+
+    return randbits(32)

@@ -1,0 +1,109 @@
+"""The flags that say what to draw: `sdq generate` and `sdq submit` share them."""
+
+import re
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sdq.errors import UsageError
+
+if TYPE_CHECKING:
+    from sdq.spec import SpecDraft
+
+PICTURE = "The picture"
+WAITING = "Library and waiting"
+
+Prompt = Annotated[
+    str, typer.Argument(metavar="PROMPT", help="What to draw; - reads prompts, one a line.")
+]
+Negative = Annotated[
+    str, typer.Option(metavar="TEXT", help="What not to draw.", rich_help_panel=PICTURE)
+]
+Steps = Annotated[int | None, typer.Option(metavar="N", min=1, rich_help_panel=PICTURE)]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X", min=0, help="How closely to follow the prompt.", rich_help_panel=PICTURE
+    ),
+]
+Width = Annotated[int | None, typer.Option(metavar="PIXELS", min=8, rich_help_panel=PICTURE)]
+Height = Annotated[int | None, typer.Option(metavar="PIXELS", min=8, rich_help_panel=PICTURE)]
+Size = Annotated[
+    str | None,
+    typer.Option(metavar="WxH", help="Width and height at once.", rich_help_panel=PICTURE),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="ddim, euler, dpmpp_2m, …", rich_help_panel=PICTURE),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=0,
+        max=2**32 - 1,
+        help="Of the first picture; the others count up. Default: derived from the rest, so "
+        "that the same command gives the same picture.",
+        show_default=False,
+        rich_help_panel=PICTURE,
+    ),
+]
+New = Annotated[bool, typer.Option("--new", help="A fresh random seed.", rich_help_panel=PICTURE)]
+Count = Annotated[
+    int,
+    typer.Option(
+        "-n", "--count", metavar="N", min=1, help="How many pictures.", rich_help_panel=PICTURE
+    ),
+]
+Priority = Annotated[
+    Literal["low", "normal", "high"],
+    typer.Option(
+        help="Which of your own jobs go first. It changes nothing for others.",
+        rich_help_panel=WAITING,
+    ),
+]
+
+
+def draft_of(
+    *,
+    negative: str,
+    model: str | None,
+    sides: tuple[str | None, int | None, int | None],
+    steps: int | None,
+    guidance: float | None,
+    scheduler: str | None,
+    seed: int | None,
+    new: bool,
+) -> "SpecDraft":
+    """The draft, still without its prompt. ``sides``: ``--size``, ``--width``, ``--height``.
+
+    Raises `UsageError` for flags that contradict each other.
+    """
+    from sdq.spec import SpecDraft
+
+    if new and seed is not None:
+        raise UsageError("--new draws a seed: leave --seed away")
+    width, height = _in_pixels(*sides)
+    return SpecDraft(
+        prompt="",
+        negative_prompt=negative,
+        model=model,
+        width=width,
+        height=height,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        scheduler=scheduler,
+        seed=seed,
+    )
+
+
+def _in_pixels(
+    size: str | None, width: int | None, height: int | None
+) -> tuple[int | None, int | None]:
+    if size is None:
+        return width, height
+    if width is not None or height is not None:
+        raise UsageError("--size says it all: leave --width and --height away")
+    if not (found := re.fullmatch(r"(\d{1,5})[xX×](\d{1,5})", size, re.ASCII)):
+        raise UsageError(f"{size!r} is no size", hint="write WxH, as --size 512x768")
+    return int(found[1]), int(found[2])

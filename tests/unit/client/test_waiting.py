@@ -1,0 +1,377 @@
+"""A request that waits while its server dies and comes back: every picture once."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+
+import msgspec
+import pytest
+
+from sdq import Client
+from sdq.client.news import News, Reconnected, Reconnecting
+from sdq.errors import ConnectionFailed, NotAllowed, ProtocolError, ServerLeaving
+from sdq.protocol.job_messages import Attach, CancelJobs
+from sdq.protocol.messages import (
+    Cancel,
+    CancelReply,
+    ClientMessage,
+    ErrorReply,
+    Failure,
+    Generate,
+    Picture,
+    Progress,
+)
+from sdq.protocol.states import JobState
+from sdq.spec import SpecDraft
+from sdq.testing.scripted_jobs import ScriptedJobs
+from sdq.testing.transport import (
+    ScriptedPeer,
+    ScriptedServer,
+    accepted,
+    pictures_of,
+    resolved,
+    stays_silent,
+)
+
+DRAFT = SpecDraft(prompt="a red circle")
+LEAVING = ErrorReply(None, ServerLeaving.code, "the server is started again")
+
+
+class Reader:
+    """Reads a request's news in a task, as a person would see them."""
+
+    def __init__(self, news: AsyncIterator[News]) -> None:
+        self.news: list[News] = []
+        self._changed = asyncio.Event()
+        self.task = asyncio.create_task(self._read(news))
+
+    async def _read(self, news: AsyncIterator[News]) -> None:
+        async with aclosing(news) as items:  # type: ignore[type-var]
+            async for item in items:
+                self.news.append(item)
+                self._changed.set()
+
+    def of(self, kind: type[News]) -> list[News]:
+        return [item for item in self.news if isinstance(item, kind)]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                assert not self.task.done(), self.task
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def end(self) -> list[Picture]:
+        async with asyncio.timeout(10):
+            await self.task
+        return [item for item in self.news if isinstance(item, Picture)]
+
+
+@asynccontextmanager
+async def served(
+    *, reconnect_seconds: float = 10
+) -> AsyncIterator[tuple[ScriptedServer, ScriptedJobs, Client]]:
+    table = ScriptedJobs()
+    async with (
+        ScriptedServer(table.handle) as server,
+        await Client.connect(server.address, reconnect_seconds=reconnect_seconds) as client,
+    ):
+        yield server, table, client
+
+
+async def heard(server: ScriptedServer, kind: type[ClientMessage], count: int = 1) -> None:
+    await server.heard_enough(lambda: len(server.heard_of(kind)) >= count, timeout_seconds=10)
+
+
+async def test_a_server_that_dies_and_comes_back() -> None:
+    async with served() as (server, table, client):
+        reader = Reader(client.generate(DRAFT, count=3, first_index=5))
+        await reader.until(lambda: len(reader.of(Progress)) == 3)
+        table.finish("job0")
+        await reader.until(lambda: len(reader.of(Picture)) == 1)
+        await server.stop()
+        await reader.until(lambda: bool(reader.of(Reconnecting)))
+        table.finish("job1")
+        await server.start()
+        await reader.until(lambda: bool(reader.of(Reconnected)))
+        await heard(server, Attach)
+        table.finish("job2")
+        pictures = await reader.end()
+        (attach,) = server.heard_of(Attach)
+    assert isinstance(attach, Attach)
+    assert attach.job_ids == ("job1", "job2")
+    assert [item.index for item in pictures] == [5, 6, 7]
+    assert [item.spec for item in pictures] == [resolved(DRAFT, index) for index in (5, 6, 7)]
+    assert [item.remaining for item in pictures] == [2, 1, 0]
+    assert set(table.drawn.values()) == {1}
+    assert len(server.heard_of(Generate)) == 1
+    assert not server.heard_of(Cancel)
+    first, last = reader.of(Reconnecting)[0], reader.news[-1]
+    assert isinstance(first, Reconnecting)
+    assert "lost the server" in first.reason
+    assert last is pictures[-1]
+
+
+async def test_a_server_that_says_that_it_leaves() -> None:
+    async with served() as (server, table, client):
+        reader = Reader(client.generate(DRAFT))
+        await reader.until(lambda: bool(reader.of(Progress)))
+        await server.stop(word=LEAVING)
+        await server.start()
+        await reader.until(lambda: len(reader.of(Progress)) == 2)
+        table.finish()
+        assert len(await reader.end()) == 1
+    (news,) = reader.of(Reconnecting)
+    assert isinstance(news, Reconnecting)
+    assert news.reason.endswith("the server is started again")
+
+
+async def test_what_it_forgot_is_asked_for_again() -> None:
+    async with served() as (server, table, client):
+        reader = Reader(client.generate(DRAFT, count=2, wait=False))
+        await reader.until(lambda: len(reader.of(Progress)) == 2)
+        await server.stop()
+        table.forget()
+        await server.start()
+        await heard(server, Generate, 3)
+        await reader.until(lambda: len(reader.of(Progress)) == 4)
+        table.finish()
+        pictures = await reader.end()
+        again = server.heard_of(Generate)[1:]
+    assert sorted(item.index for item in pictures) == [0, 1]
+    assert all(isinstance(item, Generate) and item.wait for item in again)  # accepted once
+    assert not reader.of(Failure)
+
+
+async def test_refresh_is_not_drawn_twice() -> None:
+    async with served() as (server, table, client):
+        table.library.add(pictures_of(Generate(0, DRAFT))[0].key)
+        reader = Reader(client.generate(DRAFT, cache="refresh"))
+        await reader.until(lambda: bool(reader.of(Progress)))
+        await server.stop()
+        table.finish()
+        await server.start()
+        assert len(await reader.end()) == 1
+    assert list(table.drawn.values()) == [1]
+    assert len(server.heard_of(Generate)) == 1
+
+
+async def test_a_job_that_was_stopped_while_the_server_was_gone_is_asked_for_again() -> None:
+    """With ``cache`` off, a server stops the job of a client that vanishes."""
+    async with served() as (server, table, client):
+        reader = Reader(client.generate(DRAFT, cache="off"))
+        await reader.until(lambda: bool(reader.of(Progress)))
+        await server.stop()
+        table.finish(state=JobState.CANCELLED)
+        await server.start()
+        await reader.until(lambda: len(reader.of(Progress)) == 2)
+        table.finish()
+        assert len(await reader.end()) == 1
+
+
+async def test_a_job_that_is_cancelled_after_the_return_stays_cancelled() -> None:
+    async with served() as (server, table, client):
+        reader = Reader(client.generate(DRAFT))
+        await reader.until(lambda: bool(reader.of(Progress)))
+        await server.stop()
+        await server.start()
+        await reader.until(lambda: len(reader.of(Progress)) == 2)
+        table.finish(state=JobState.CANCELLED)
+        assert await reader.end() == []
+    (failure,) = reader.of(Failure)
+    assert isinstance(failure, Failure)
+    assert failure.code == "cancelled"
+
+
+async def test_hits_that_had_not_come_are_asked_for_in_runs() -> None:
+    came: list[ScriptedPeer] = []
+
+    async def handle(peer: ScriptedPeer, message: ClientMessage) -> None:
+        assert isinstance(message, Generate)
+        came.append(peer)
+        if len(came) == 1:  # indices 2 and 5 of 0 to 6, then it dies
+            whole = pictures_of(message)
+            for index in (2, 5):
+                peer.send(whole[index])
+            await peer.stream.drained()
+            peer.hang_up()
+            return
+        for picture in pictures_of(message):
+            peer.send(picture)
+
+    async with (
+        ScriptedServer(handle) as server,
+        await Client.connect(server.address, reconnect_seconds=10) as client,
+    ):
+        reader = Reader(client.generate(DRAFT, count=7))
+        pictures = await reader.end()
+        runs = [
+            (item.first_index, item.count)
+            for item in server.heard_of(Generate)[1:]
+            if isinstance(item, Generate)
+        ]
+    assert sorted(runs) == [(0, 2), (3, 2), (6, 1)]
+    assert sorted(item.index for item in pictures) == list(range(7))
+    assert all(item.spec == resolved(DRAFT, item.index) for item in pictures)
+
+
+async def test_it_never_comes_back() -> None:
+    async with served(reconnect_seconds=0.4) as (server, _, client):
+        reader = Reader(client.generate(DRAFT, count=2))
+        await reader.until(lambda: len(reader.of(Progress)) == 2)
+        await server.stop()
+        with pytest.raises(ConnectionFailed, match=r"did not come back within 0\.4 s") as caught:
+            await reader.end()
+    assert "sdq attach job0 job1" in caught.value.hint
+    assert "same command again" in caught.value.hint
+
+
+async def test_no_reconnecting_where_it_is_switched_off() -> None:
+    async with served(reconnect_seconds=0) as (server, _, client):
+        reader = Reader(client.generate(DRAFT))
+        await reader.until(lambda: bool(reader.of(Progress)))
+        await server.stop()
+        with pytest.raises(ConnectionFailed, match="lost the server") as caught:
+            await reader.end()
+    assert not reader.of(Reconnecting)
+    assert "sdq attach job0" in caught.value.hint
+
+
+async def test_what_cannot_pass_is_not_waited_for() -> None:
+    async with served() as (server, _, client):
+        reader = Reader(client.generate(DRAFT))
+        await reader.until(lambda: bool(reader.of(Progress)))
+        await server.stop(word=ErrorReply(None, "not_allowed", "your token was withdrawn"))
+        with pytest.raises(NotAllowed, match="token"):
+            await reader.end()
+
+
+async def test_attaching() -> None:
+    async with served() as (server, table, client):
+        submitted = await client.submit(DRAFT, count=3)
+        ids = [item.job_id or "" for item in submitted.pictures]
+        reader = Reader(client.attach([ids[2], "gone", ids[0]]))
+        await heard(server, Attach)
+        table.finish(ids[2])
+        await reader.until(lambda: bool(reader.of(Picture)))
+        await server.stop()
+        await server.start()
+        await heard(server, Attach, 2)
+        table.finish()
+        pictures = await reader.end()
+    assert [item.index for item in pictures] == [0, 2]
+    (failure,) = reader.of(Failure)
+    assert isinstance(failure, Failure)
+    assert (failure.index, failure.code) == (1, "unknown_job")
+    assert not server.heard_of(Generate)
+
+
+async def left(reader: Reader) -> None:
+    reader.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader.task
+
+
+async def test_leaving_early_tells_what_was_kept() -> None:
+    told: list[CancelReply | None] = []
+    async with served() as (_, _, client):
+        reader = Reader(client.generate(DRAFT, when_left=told.append))
+        await reader.until(lambda: bool(reader.of(Progress)))
+        await left(reader)
+    (reply,) = told
+    assert reply is not None
+    assert (reply.cancelled, reply.kept) == (1, 0)
+
+
+async def test_leaving_after_a_reconnection_takes_the_jobs_back() -> None:
+    """An attach wants nothing by itself: ending it would leave the lost request's wish."""
+    told: list[CancelReply | None] = []
+    async with served() as (server, table, client):
+        reader = Reader(client.generate(DRAFT, count=2, when_left=told.append))
+        await reader.until(lambda: len(reader.of(Progress)) == 2)
+        table.finish("job0")
+        await reader.until(lambda: bool(reader.of(Picture)))
+        await server.stop()
+        await server.start()
+        await reader.until(lambda: len(reader.of(Progress)) == 3)
+        await left(reader)
+        (cancel,) = server.heard_of(CancelJobs)
+    assert isinstance(cancel, CancelJobs)
+    assert cancel.job_ids == ("job1",)
+    assert table.jobs["job1"].state is JobState.CANCELLED
+    assert told[0] is not None
+
+
+async def test_leaving_while_reconnecting_is_quick_and_says_that_nobody_knows() -> None:
+    told: list[CancelReply | None] = []
+    async with served() as (server, _, client):
+        reader = Reader(client.generate(DRAFT, when_left=told.append))
+        await reader.until(lambda: bool(reader.of(Progress)))
+        await server.stop()
+        await reader.until(lambda: bool(reader.of(Reconnecting)))
+        async with asyncio.timeout(1):
+            await left(reader)
+    assert told == [None]
+
+
+async def test_leaving_an_attach_stops_no_job() -> None:
+    async with served() as (server, table, client):
+        await client.submit(DRAFT)
+        reader = Reader(client.attach(["job0"]))
+        await reader.until(lambda: bool(reader.of(Progress)))
+        await left(reader)
+        assert len(server.heard_of(Cancel)) == 1
+        assert not server.heard_of(CancelJobs)
+        assert table.jobs["job0"].state is JobState.RUNNING
+
+
+async def test_an_iterator_that_nobody_reads_holds_nothing_up() -> None:
+    large = b"\x89PNG" + bytes(5 * 1024 * 1024)
+    sent = asyncio.Event()
+
+    async def handle(peer: ScriptedPeer, message: ClientMessage) -> None:
+        assert isinstance(message, Generate)
+        for picture in pictures_of(message):
+            image = large if message.count > 1 else picture.image
+            peer.send(msgspec.structs.replace(picture, image=image))
+            await peer.stream.drained()
+        sent.set()
+
+    async with (
+        ScriptedServer(handle) as server,
+        await Client.connect(server.address) as client,
+        aclosing(client.generate(DRAFT, count=20)) as unread,  # 100 MiB
+    ):
+        await anext(unread)
+        async with asyncio.timeout(20):
+            await sent.wait()
+            assert [item async for item in client.pictures("another")]
+        rest = [item async for item in unread]
+    assert len(rest) == 19
+    assert all(isinstance(item, Picture) and item.image == large for item in rest)
+
+
+async def test_a_request_that_ends_before_its_last_picture() -> None:
+    async def handle(peer: ScriptedPeer, message: ClientMessage) -> None:
+        assert isinstance(message, Generate)
+        peer.send(accepted(message))
+        peer.send(pictures_of(message)[-1])  # remaining is 0
+
+    async with (
+        ScriptedServer(handle) as server,
+        await Client.connect(server.address) as client,
+    ):
+        with pytest.raises(ProtocolError, match="before its last picture"):
+            [item async for item in client.generate(DRAFT, count=2)]
+
+
+async def test_closing_the_client_ends_who_waits_and_who_reconnects() -> None:
+    async with ScriptedServer(stays_silent()) as server:
+        client = await Client.connect(server.address)
+        reader = Reader(client.generate(DRAFT))
+        await reader.until(lambda: bool(reader.news))
+        await server.stop()
+        await reader.until(lambda: bool(reader.of(Reconnecting)))
+        await client.close()
+        with pytest.raises(ConnectionFailed):
+            await reader.end()
