@@ -1,6 +1,7 @@
 """`sdq` as a process: run it, start its servers, wait for what they say."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,8 +17,19 @@ START_SECONDS = 90.0
 class Running:
     """A long-running ``sdq`` command and what it said on standard error."""
 
-    def __init__(self, arguments: tuple[str, ...], env: dict[str, str], said_file: Path) -> None:
+    def __init__(
+        self,
+        arguments: tuple[str, ...],
+        env: dict[str, str],
+        said_file: Path,
+        limit_bytes: int | None = None,
+    ) -> None:
         self._said_file = said_file
+
+        def limit() -> None:
+            if limit_bytes is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
+
         with said_file.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "sdq", *arguments],
@@ -25,6 +37,7 @@ class Running:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                preexec_fn=limit,
             )
 
     @property
@@ -75,10 +88,13 @@ class Sdq:
             check=False,
         )
 
-    def start(self, *arguments: str) -> Running:
-        """Starts a command that goes on; it is ended with the fixture."""
+    def start(self, *arguments: str, limit_bytes: int | None = None) -> Running:
+        """Starts a command that goes on; it is ended with the fixture.
+
+        ``limit_bytes``: no file that it writes may become larger, as on a full disk.
+        """
         name = f"{self.home.name}-{len(self._started)}-said.txt"
-        running = Running(arguments, self.env, self.folder / name)
+        running = Running(arguments, self.env, self.folder / name, limit_bytes)
         self._started.append(running)
         return running
 
