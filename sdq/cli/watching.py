@@ -129,8 +129,10 @@ class _Looker:
         if self._ended or not gone:
             return answer
         latest = await client.jobs(mine=self._mine, ended=True, limit=MAX_LIMIT)
-        over = [job for job in latest.jobs if job.job_id in gone and job.state in FINAL_STATES]
-        return msgspec.structs.replace(answer, jobs=(*answer.jobs, *over))
+        over = {job.job_id for job in latest.jobs if job.state in FINAL_STATES} & gone
+        shown = {job.job_id: job for job in answer.jobs}
+        merged = [shown.pop(job.job_id, job) for job in latest.jobs if job.job_id in over | here]
+        return msgspec.structs.replace(answer, jobs=(*merged, *shown.values()))
 
 
 def _without_clock(job: JobInfo) -> JobInfo:
