@@ -8,7 +8,6 @@ is asked again, in runs of neighbours.
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
 
 import msgspec
 
@@ -19,7 +18,7 @@ from sdq.client.mailbox import Mailbox, Reply
 from sdq.client.news import News, Reconnected, Reconnecting
 from sdq.errors import ConnectionFailed, ProtocolError, SdqError, from_code
 from sdq.protocol.constants import MAX_JOBS_AT_ONCE
-from sdq.protocol.job_messages import Attach, PlannedPicture
+from sdq.protocol.job_messages import Attach
 from sdq.protocol.messages import (
     Accepted,
     CachePolicy,
@@ -27,6 +26,7 @@ from sdq.protocol.messages import (
     ErrorReply,
     Failure,
     Generate,
+    Origin,
     Picture,
     Progress,
 )
@@ -34,9 +34,10 @@ from sdq.protocol.messages import (
 MAX_PARTS = 8
 """Under way at once: other requests of the connection want room too."""
 
-_NAMED_JOBS = 10
+_GONE = ("unknown_job", "not_in_library")
+"""What an attach says of a job, or of its picture, that is not there any more."""
 
-Indexed = TypeVar("Indexed", Progress, PlannedPicture)
+_NAMED_JOBS = 10
 
 WhenLeft = Callable[[CancelReply | None], None]
 """Told what became of the jobs of a request that was left early; ``None``: nobody knows."""
@@ -71,6 +72,7 @@ class Waiting:
             self._left = set(range(order.first_index, order.first_index + order.count))
         self._unasked = set(self._left)
         self._parts: dict[int, Part] = {}
+        self._origins: dict[int, Origin] = {}  # as promised before a loss
         self._moving: set[int] = set()  # of which there was progress since the last loss
         self._was_accepted = False
         self._was_lost = False
@@ -190,7 +192,12 @@ class Waiting:
                 continue
             if item.job_id is not None:
                 self._jobs[index] = item.job_id
-            planned.append(_as_index(item, index))
+            if part.is_attach:
+                origin = self._origins.get(index, item.cache)
+                item = msgspec.structs.replace(item, index=index, cache=origin)
+            elif item.cache is not Origin.HIT:
+                self._origins[index] = item.cache
+            planned.append(item)
         return msgspec.structs.replace(accepted, pictures=tuple(planned))
 
     def _progress(self, part: Part, progress: Progress) -> Progress | None:
@@ -199,7 +206,9 @@ class Waiting:
             return None
         self._jobs[index] = progress.job_id
         self._moving.add(index)
-        return _as_index(progress, index)
+        if progress.index == index:
+            return progress
+        return msgspec.structs.replace(progress, index=index)
 
     def _outcome(self, part: Part, reply: Picture | Failure) -> Picture | Failure | None:
         """The end of one picture. Counted before it is told: the reader may leave at it."""
@@ -218,6 +227,10 @@ class Waiting:
                 raise ProtocolError("the server ended the request before its last picture")
         if index is None:
             return None
+        if isinstance(reply, Picture) and part.is_attach:
+            # To an attach all that is drawn by then is a hit; it was made for this request.
+            origin = self._origins.get(index, reply.cache)
+            reply = msgspec.structs.replace(reply, cache=origin)
         if (reply.index, reply.remaining) == (index, len(self._left)):
             return reply
         return msgspec.structs.replace(reply, index=index, remaining=len(self._left))
@@ -226,8 +239,9 @@ class Waiting:
         """Whether a job that we attached to must be asked for anew."""
         if self._order is None or not part.is_attach or not isinstance(reply, Failure):
             return False
-        was_stopped = reply.code == "cancelled" and index not in self._moving
-        return was_stopped or reply.code == "unknown_job"
+        if reply.code == "cancelled":  # while we were away; later it is somebody's wish
+            return index not in self._moving
+        return reply.code in _GONE
 
     def _index(self, part: Part, index: int) -> int | None:
         """The picture's index, if it is one that we still wait for."""
@@ -279,7 +293,3 @@ def _first_run(indices: set[int], most: int) -> tuple[int, ...]:
     while last + 1 in indices and last + 1 - first < most:
         last += 1
     return tuple(range(first, last + 1))
-
-
-def _as_index(item: Indexed, index: int) -> Indexed:
-    return item if item.index == index else msgspec.structs.replace(item, index=index)

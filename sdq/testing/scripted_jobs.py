@@ -85,7 +85,7 @@ class ScriptedJobs:
                 await self._generate(peer, message)
             case Attach():
                 known = [(i, self.jobs.get(job_id)) for i, job_id in enumerate(message.job_ids)]
-                await self._wait(peer, message.request_id, known)
+                await self._wait(peer, message.request_id, known, is_attach=True)
             case Submit():
                 planned = self.plan(message.draft, message.first_index, message.count)
                 peer.send(Submitted(message.request_id, tuple(planned)))
@@ -140,11 +140,16 @@ class ScriptedJobs:
         peer: ScriptedPeer,
         request_id: int,
         jobs: Sequence[tuple[int, ScriptedJob | None]],
+        *,
+        is_attach: bool = False,
     ) -> None:
         remaining = len(jobs)
 
         async def one(index: int, job: ScriptedJob | None) -> None:
             nonlocal remaining
+            origin = Origin.MADE
+            if is_attach and job is not None:
+                origin = Origin.HIT if job.ended.is_set() else Origin.JOINED
             if job is not None and not job.ended.is_set():
                 peer.send(
                     Progress(
@@ -159,7 +164,7 @@ class ScriptedJobs:
                 peer.send(Failure(request_id, index, remaining, job.state.value, "it was stopped"))
             else:
                 made = Picture(
-                    request_id, index, remaining, job.key, job.spec, Origin.MADE, 0.5,
+                    request_id, index, remaining, job.key, job.spec, origin, 0.5,
                     drawn(job.spec),
                 )  # fmt: skip
                 peer.send(made)

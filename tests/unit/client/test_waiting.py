@@ -18,6 +18,7 @@ from sdq.protocol.messages import (
     ErrorReply,
     Failure,
     Generate,
+    Origin,
     Picture,
     Progress,
 )
@@ -103,6 +104,7 @@ async def test_a_server_that_dies_and_comes_back() -> None:
     assert [item.index for item in pictures] == [5, 6, 7]
     assert [item.spec for item in pictures] == [resolved(DRAFT, index) for index in (5, 6, 7)]
     assert [item.remaining for item in pictures] == [2, 1, 0]
+    assert {item.cache for item in pictures} == {Origin.MADE}  # though it is attached by then
     assert set(table.drawn.values()) == {1}
     assert len(server.heard_of(Generate)) == 1
     assert not server.heard_of(Cancel)
@@ -163,6 +165,29 @@ async def test_a_job_that_was_stopped_while_the_server_was_gone_is_asked_for_aga
         await reader.until(lambda: bool(reader.of(Progress)))
         await server.stop()
         table.finish(state=JobState.CANCELLED)
+        await server.start()
+        await reader.until(lambda: len(reader.of(Progress)) == 2)
+        table.finish()
+        assert len(await reader.end()) == 1
+
+
+async def test_a_picture_that_was_drawn_and_not_kept_is_asked_for_again() -> None:
+    table = ScriptedJobs()
+
+    async def handle(peer: ScriptedPeer, message: ClientMessage) -> None:
+        if isinstance(message, Attach):
+            peer.send(Failure(message.request_id, 0, 0, "not_in_library", "it was not kept"))
+        else:
+            await table.handle(peer, message)
+
+    async with (
+        ScriptedServer(handle) as server,
+        await Client.connect(server.address, reconnect_seconds=10) as client,
+    ):
+        reader = Reader(client.generate(DRAFT, cache="off"))
+        await reader.until(lambda: bool(reader.of(Progress)))
+        await server.stop()
+        table.finish()
         await server.start()
         await reader.until(lambda: len(reader.of(Progress)) == 2)
         table.finish()
