@@ -5,7 +5,7 @@ those who wait, and nothing that is counted by going through the table.
 """
 
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -149,7 +149,7 @@ class Waiting:
         out = model.running + model.given
         first = await self._turns.going_first(model.model_id, MAX_DEPTH)
         places = {job_id: _Place(out + index) for index, job_id in enumerate(first)}
-        rounds = _Rounds(await self._turns.standings(model.model_id, MAX_PEOPLE))
+        rounds = _Rounds(await self._standings(model, first))
         asked: dict[str, set[str]] = defaultdict(set)
         for job in jobs:
             if job.job_id not in places:
@@ -166,6 +166,17 @@ class Waiting:
                 before = out + len(first) + rounds.before(identity, len(behind))
                 places |= dict.fromkeys(mine - places.keys(), _Place(before, is_deep=True))
         return places
+
+    async def _standings(self, model: _Model, first: Sequence[str]) -> list[Standing]:
+        """Who waits for a turn; jobs that go first take none."""
+        standings = await self._turns.standings(model.model_id, MAX_PEOPLE)
+        if not first:
+            return standings
+        jobs = await self._table.get_many(first)
+        without = Counter(job.identity for job in jobs.values())
+        return [
+            one._replace(waiting=max(0, one.waiting - without[one.identity])) for one in standings
+        ]
 
     # ------------------------------------------------------------ how long
 
