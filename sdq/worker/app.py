@@ -22,7 +22,7 @@ from sdq.broker import Heartbeat, queue_of
 from sdq.config import Home, WorkerSettings
 from sdq.errors import SdqError, UsageError
 from sdq.protocol.model import canary_spec
-from sdq.worker import canary, consumer, logs, models
+from sdq.worker import canary, consumer, delivery, logs, models
 from sdq.worker.delivery import Delivery, connect
 from sdq.worker.engine import Engine, GivenBack, Pipeline
 from sdq.worker.heartbeat import HeartbeatThread
@@ -118,6 +118,9 @@ class Worker:
         self._identity = identity
         self._ready = False
         self._client = connect(config.redis_url)
+        self._patient = connect(
+            config.redis_url, answer_timeout_seconds=delivery.LARGE_TIMEOUT_SECONDS
+        )
         self._engine = Engine(
             load,
             canary=canary_spec(config.model),
@@ -128,7 +131,10 @@ class Worker:
             self._client, config.worker_id, self._describe, on_drain=self._on_drain
         )
         self._runner = JobRunner(
-            self._engine, Delivery(self._client), identity, on_change=self._heartbeat.beat_soon
+            self._engine,
+            Delivery(self._client, patient=self._patient),
+            identity,
+            on_change=self._heartbeat.beat_soon,
         )
         self._shutdown = Shutdown(
             self._drain,
@@ -151,15 +157,23 @@ class Worker:
             finally:
                 engine_ended = self._engine.close()
                 self._heartbeat.stop(keep_last=bool(self._engine.broken))
+                self._patient.close()
                 self._client.close()
         if self._engine.broken:
             raise self._broken()
-        untold = self._runner.untold
-        _log.info("stopped" if not untold else "stopped; the end of %d jobs was not told", untold)
-        code = 1 if untold else 0
+        code = self._say_end()
         if not engine_ended:
             _leave(code)
         return code
+
+    def _say_end(self) -> int:
+        """The exit code."""
+        untold = self._runner.untold
+        if not untold:
+            _log.info("stopped")
+            return 0
+        _log.error("stopped; Redis did not take the end of %d of the jobs in hand", untold)
+        return 1
 
     def _loaded(self) -> bool:
         """Waits for the model; False when a signal came first."""

@@ -10,7 +10,7 @@ and each of them would be another connection. Two things differ from Celery's ow
   `RECONNECT_SECONDS`, and leaves it to the heartbeat to speak of it.
 
 A line that was cut without a word (a host without power, a firewall that forgot us) is noticed
-after `ANSWER_SECONDS` to twice that; Celery's own choice is to wait for ever.
+after two to three times `ANSWER_SECONDS`; Celery's own choice is to wait for ever.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from sdq.broker import DRAW_TASK, make_app
 
 RECONNECT_SECONDS = 1.0
 
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 3.0
 """A Redis that owes an answer for so long is taken for gone, and we connect anew."""
 
 

@@ -1,6 +1,7 @@
 """What a worker says to the server that asked: events and progress, through Redis streams."""
 
 import logging
+import socket
 import threading
 import time
 
@@ -31,8 +32,18 @@ REFUSED_PATIENCE_SECONDS = 60.0
 STOPPING_PATIENCE_SECONDS = 5.0
 """The same, once the worker has been told to stop at once."""
 
+ANSWER_TIMEOUT_SECONDS = 5.0
+"""How long a small command and its answer may take."""
+
+LARGE_BYTES = 128 * 1024
+LARGE_TIMEOUT_SECONDS = 60.0
+"""How long a large event, a picture, may be on its way: some workers have a slow line."""
+
+UNHEARD_MILLISECONDS = 10_000
+"""A Redis whose host does not even acknowledge what we send is gone, slow line or not."""
+
 AWAY_PAUSE_SECONDS = 1.0
-"""No progress and no look at cancel flags for so long after Redis failed to answer."""
+"""No small news and no look at cancel flags for so long after Redis failed to answer."""
 
 _FIRST_WAIT_SECONDS = 0.05
 _LONGEST_WAIT_SECONDS = 2.0
@@ -40,15 +51,21 @@ _LONGEST_WAIT_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 
 
-def connect(redis_url: str, *, max_connections: int = 64) -> "redis.Redis":
-    """The one client of a worker; connects when first used, and again after a cut."""
+def connect(
+    redis_url: str,
+    *,
+    max_connections: int = 64,
+    answer_timeout_seconds: float = ANSWER_TIMEOUT_SECONDS,
+) -> "redis.Redis":
+    """A client of Redis; connects when first used, and again after a cut."""
     try:
         return redis.Redis.from_url(
             redis_url,
             max_connections=max_connections,
             socket_connect_timeout=2.0,
-            socket_timeout=5.0,
+            socket_timeout=answer_timeout_seconds,
             socket_keepalive=True,
+            socket_keepalive_options=_quick_to_notice(),
             health_check_interval=30,
             retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), 2),
         )
@@ -59,17 +76,33 @@ def connect(redis_url: str, *, max_connections: int = 64) -> "redis.Redis":
         ) from error
 
 
+def _quick_to_notice() -> dict[int, int]:
+    """Options of TCP where the system has them: what is sent must be received in time."""
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    return {option: UNHEARD_MILLISECONDS} if option is not None else {}
+
+
+def forget_idle(client: "redis.Redis") -> None:
+    """Closes the connections that nobody uses now; the next command opens a new one."""
+    client.connection_pool.disconnect(inuse_connections=False)
+
+
 class Delivery:
-    """Writes events. Safe to use from several threads."""
+    """Writes events. Safe to use from several threads.
+
+    ``patient``: a client that waits longer, for what is large; without it ``client`` does all.
+    """
 
     def __init__(
         self,
         client: "redis.Redis",
         *,
+        patient: "redis.Redis | None" = None,
         away_patience_seconds: float = AWAY_PATIENCE_SECONDS,
         refused_patience_seconds: float = REFUSED_PATIENCE_SECONDS,
     ) -> None:
         self._client = client
+        self._patient = patient or client
         self._away_patience_seconds = away_patience_seconds
         self._refused_patience_seconds = refused_patience_seconds
         self._hurry = threading.Event()
@@ -79,12 +112,16 @@ class Delivery:
         """From now on nothing waits longer than `STOPPING_PATIENCE_SECONDS`."""
         self._hurry.set()
 
-    def announce(self, server_id: str, event: WorkerEvent) -> None:
-        """One try: news that the server can do without."""
+    def announce(self, server_id: str, event: WorkerEvent) -> bool:
+        """One try: news that the server can do without. False: Redis did not take it."""
+        if time.monotonic() < self._away_until:
+            return False
         try:
             self._add(server_id, event)
-        except redis.RedisError as error:
-            _log.warning("job %s: Redis did not take the news: %s", event.job_id, error)
+        except redis.RedisError:
+            self._away_until = time.monotonic() + AWAY_PAUSE_SECONDS
+            return False
+        return True
 
     def deliver(self, server_id: str, event: WorkerEvent) -> bool:
         """Tries until Redis has the event, within the patience above. False: given up.
@@ -133,9 +170,13 @@ class Delivery:
         return flag is not None and _stops(flag, attempt)
 
     def _add(self, server_id: str, event: WorkerEvent) -> None:
-        self._client.xadd(
+        data, client = pack(event), self._client
+        if len(data) > LARGE_BYTES:
+            client = self._patient
+            forget_idle(client)  # a line that was cut meanwhile would cost all the patience
+        client.xadd(
             events_stream(server_id),
-            {EVENT_FIELD: pack(event)},
+            {EVENT_FIELD: data},
             maxlen=EVENT_STREAM_ENTRIES,
             approximate=True,
         )

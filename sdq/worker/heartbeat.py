@@ -16,6 +16,10 @@ from sdq.broker import (
     heartbeat_key,
     pack,
 )
+from sdq.worker.delivery import forget_idle
+
+AWAY_INTERVAL_SECONDS = 0.5
+"""Between two tries while Redis is away: the server gives no jobs to whom it does not hear."""
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +82,10 @@ class HeartbeatThread:
         while not self._stopping.is_set():
             self._news.clear()
             self._beat()
-            self._news.wait(self._interval_seconds)
+            wait_seconds = self._interval_seconds
+            if self._away:
+                wait_seconds = min(wait_seconds, AWAY_INTERVAL_SECONDS)
+            self._news.wait(wait_seconds)
 
     def _beat(self) -> None:
         flag = drain_flag(self._worker_id)
@@ -101,6 +108,7 @@ class HeartbeatThread:
             if not self._away:
                 _log.warning(_complaint(error))
             self._away = True
+            forget_idle(self._client)  # each of them may be dead, and would cost a time-out
         else:
             if self._away:
                 _log.info("Redis answers again")

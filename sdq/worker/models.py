@@ -8,7 +8,7 @@
 """
 
 import contextlib
-import fcntl
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +19,7 @@ from sdq.broker import HeldModel
 from sdq.config import Home
 from sdq.errors import ModelError, OutputError, UsageError
 from sdq.protocol.model import ModelFile, ModelManifest, Sha256, WorkerId
+from sdq.storage import LockFile, LockHeld, replace_file
 from sdq.worker.download import place, sha256_of
 
 INSTALL_HINT = "run `sdq worker install` first"
@@ -102,16 +103,8 @@ def write_private(path: Path, data: bytes) -> None:
 
     Raises `OutputError` when that is not possible; the old file stays as it was.
     """
-    beside = path.with_name(path.name + ".new")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.unlink(missing_ok=True)
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "wb") as writer:  # noqa: PTH123 - a descriptor, for its mode
-            writer.write(data)
-            writer.flush()
-            os.fsync(writer.fileno())
-        beside.replace(path)
+        replace_file(path, data)
     except OSError as error:
         raise _unwritable(path, error) from error
 
@@ -197,19 +190,16 @@ def write_stamps(folder: Path, stamps: dict[str, FileStamp]) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Holds a lock file. With ``wait=False`` gives False when another process has it.
-
-    The system lets go of it when the process ends, however it ends.
-    """
+    """Holds a lock file. With ``wait=False`` gives False when another process has it."""
+    lock = LockFile(path, patience_seconds=math.inf if wait else 0.0)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        holder = path.open("a")
+        lock.acquire()
     except OSError as error:
         raise _unwritable(path, error) from error
-    with holder:
-        try:
-            fcntl.flock(holder, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
+    except LockHeld:
+        yield False
+        return
+    try:
         yield True
+    finally:
+        lock.release()

@@ -199,8 +199,7 @@ class _News:
         """That it was begun, once; then its steps, but not each of them."""
         server_id = self._task.server_id
         if watch.begun and not self._begun:
-            self._begun = True
-            self._delivery.announce(server_id, Begun(*self._who))
+            self._begun = self._delivery.announce(server_id, Begun(*self._who))
         step, now = watch.step, time.monotonic()
         is_due = is_last or now - self._told_at >= PROGRESS_INTERVAL_SECONDS
         if step > self._step and is_due:

@@ -142,8 +142,8 @@ class Sender:
         queue = broker.queue_of(self.manifest.model_id, self.manifest.fingerprint)
         self._app.send_task(broker.DRAW_TASK, args=arguments, queue=queue)
 
-    def cancel(self, job_id: str) -> None:
-        self.client.set(broker.cancel_flag(job_id), 1)
+    def cancel(self, job_id: str, *, up_to: int = 1) -> None:
+        self.client.set(broker.cancel_flag(job_id), up_to)
 
     @property
     def events(self) -> list[WorkerEvent]:
@@ -230,6 +230,20 @@ def sender(redis_url: str) -> Iterator[Sender]:
     sender = Sender(redis_url, fake_manifest())
     yield sender
     sender.close()
+
+
+@pytest.fixture
+def open_sender() -> Iterator[Callable[[str], Sender]]:
+    """For the fake model, through any Redis."""
+    opened: list[Sender] = []
+
+    def begin(url: str) -> Sender:
+        opened.append(Sender(url, fake_manifest()))
+        return opened[-1]
+
+    yield begin
+    for sender in opened:
+        sender.close()
 
 
 @pytest.fixture

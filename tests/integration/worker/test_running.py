@@ -1,13 +1,12 @@
 """A worker's life among jobs, signals and a Redis that comes and goes (fake pipeline)."""
 
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sdq import broker
-from sdq.broker import Broke, Drawn
+from sdq.broker import Begun, Broke, Drawn, Returned
 from sdq.stack.redis import RedisServer
 from sdq.testing.worker import fake_manifest
 
@@ -55,24 +54,12 @@ def test_jobs_wait_in_redis_and_not_in_the_worker(
     until(lambda: len(worker.beat.active) == 2)
     assert sender.client.llen(QUEUE) == 4
     assert sender.client.keys("unacked*") == []
+    until(lambda: [event for event in sender.events if isinstance(event, Begun)])
     worker.ask_to_end()
     assert worker.end() == 0
     assert sender.client.llen(QUEUE) == 4
-    assert len([event for event in sender.events if isinstance(event, Drawn)]) == 2
-
-
-def test_a_second_signal_hands_the_jobs_back(start_fake: Start, sender: Any, until: Until) -> None:
-    worker = start_fake("--seconds-per-step", "1")
-    sender.send("job1", sender.spec(num_inference_steps=100))
-    until(lambda: worker.beat.active)
-    worker.process.send_signal(signal.SIGINT)
-    until(lambda: any("second signal" in line for line in worker.lines))
-    time.sleep(0.6)  # closer together they count as one
-    worker.process.send_signal(signal.SIGINT)
-    assert worker.end() == 1
-    broke = sender.last_event("job1")
-    assert isinstance(broke, Broke)
-    assert broke.retryable
+    ends = [event for event in sender.events if not isinstance(event, Begun)]
+    assert [type(end) for end in ends] == [Returned, Drawn]
 
 
 def test_a_signal_while_the_model_loads(start_fake: Start) -> None:
@@ -95,7 +82,8 @@ def test_bad_payloads_and_failures_do_not_stop_it(start_fake: Start, sender: Any
     first, second = sender.last_event("job1"), sender.last_event("job2")
     assert isinstance(first, Broke)
     assert isinstance(second, Broke)
-    assert (first.retryable, second.retryable) == (True, False)
+    assert (first.code, first.retryable) == ("generation_failed", True)
+    assert (second.code, second.retryable) == ("out_of_memory", True)
     assert isinstance(sender.last_event("job3"), Drawn)
     assert len([line for line in worker.lines if "cannot be read" in line]) == 3
     assert not [line for line in worker.lines if "Traceback" in line]

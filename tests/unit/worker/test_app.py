@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sdq.config import Home
+from sdq.config import Home, load
 from sdq.errors import ModelError, UsageError
 from sdq.testing.worker import fake_config
 from sdq.worker import app, models
@@ -44,3 +44,12 @@ def test_versions_are_those_of_the_packages() -> None:
     versions = app.installed_versions()
     assert list(versions) == ["sdq", "torch", "diffusers"]
     assert versions["torch"][0].isdigit()
+
+
+def test_how_long_begun_pictures_may_go_on_is_a_setting(home: Home) -> None:
+    environ = {"SDQ_HOME": str(home.root)}
+    assert load(environ).worker.drain_seconds == app.DRAIN_SECONDS == 60.0
+    chosen = load(environ | {"SDQ_WORKER_DRAIN_SECONDS": "0"})
+    assert chosen.worker.drain_seconds == 0.0
+    with pytest.raises(UsageError, match="SDQ_WORKER_DRAIN_SECONDS"):
+        load(environ | {"SDQ_WORKER_DRAIN_SECONDS": "-1"})

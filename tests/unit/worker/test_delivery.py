@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from sdq import broker
-from sdq.broker import Begun, Stepped
+from sdq.broker import Begun, Drawn, Stepped
 from sdq.errors import UsageError
 from sdq.stack.redis import RedisServer
 from sdq.worker import delivery
@@ -121,6 +121,26 @@ def test_small_news_do_not_wait(nobody: "redis.Redis") -> None:
     speaker.announce("server1", EVENT)
     speaker.report("server1", Stepped("job1", 1, "worker", 1, 4))
     assert not speaker.is_cancelled("job1", 1)
+
+
+def test_what_is_large_goes_by_the_patient_client(
+    client: "redis.Redis", nobody: "redis.Redis"
+) -> None:
+    speaker = Delivery(nobody, patient=client, away_patience_seconds=0.0)
+    small, large = (
+        Drawn(f"job{size}", 1, "worker", b"x" * size, 1.0) for size in (10, delivery.LARGE_BYTES)
+    )
+    assert not speaker.deliver("server1", small)
+    assert speaker.deliver("server1", large)
+    assert events_in(client, broker.events_stream("server1")) == [large]
+
+
+def test_idle_connections_are_forgotten(client: "redis.Redis", redis_url: str) -> None:
+    with connect(redis_url) as other:
+        before = other.client_id()
+        assert other.client_id() == before
+        delivery.forget_idle(other)
+        assert other.client_id() != before
 
 
 @pytest.mark.parametrize("url", ["host:6379", "http://host", "redis://host:port/0"])

@@ -84,12 +84,13 @@ def test_a_redis_that_goes_and_comes_back_is_told_once_each(
 ) -> None:
     caplog.set_level("INFO")
     with RedisServer(tmp_path) as server, connect(server.url) as client:
-        thread = HeartbeatThread(client, "worker", Describer(), interval_seconds=0.01)
+        thread = HeartbeatThread(client, "worker", Describer(), interval_seconds=600)
         thread.start()
         wait_for(lambda: read(client))
         server.stop()
+        thread.beat_soon()
         wait_for(lambda: "does not answer" in caplog.text)
-        time.sleep(0.2)  # several more beats
+        time.sleep(1.2)  # several more tries: while it is away they come quickly
         server.start()
         wait_for(lambda: "answers again" in caplog.text)
         wait_for(lambda: read(client))
