@@ -7,14 +7,11 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from sdq.broker import WorkerEvent
 from sdq.config import ServerSettings, Settings
-from sdq.errors import ServerBusy, ServerLeaving, StackError, UsageError
+from sdq.errors import ServerBusy, ServerLeaving, StackError
 from sdq.protocol.connection import ServerConnection
 from sdq.protocol.constants import (
     IDLE_TIMEOUT_SECONDS,
@@ -27,10 +24,11 @@ from sdq.protocol.stream import Stream
 from sdq.server.catalog import Catalog
 from sdq.server.database import Database
 from sdq.server.dispatch import CeleryDispatcher
-from sdq.server.events import BLOCK_MILLISECONDS, EventReader
+from sdq.server.events import EventReader
 from sdq.server.handlers import Handlers
 from sdq.server.library import Library
 from sdq.server.outboxes import Outboxes
+from sdq.server.redis_link import connect
 from sdq.server.roster import Roster
 from sdq.server.session import Session
 from sdq.server.wiring import Parts, Storage, wire
@@ -40,7 +38,6 @@ log = logging.getLogger(__name__)
 HOUSEKEEPING_SECONDS = 5.0
 PRUNE_EVERY_SECONDS = 600.0
 FINISHED_JOBS_SECONDS = 7 * 86_400.0
-CONNECT_TIMEOUT_SECONDS = 5.0
 CANCEL_AGAIN_SECONDS = 0.5
 MEETING_SECONDS = 2.0
 FAREWELL_SECONDS = 2.0
@@ -265,27 +262,6 @@ def limits_of(settings: ServerSettings) -> Limits:
         max_requests_in_flight=MAX_REQUESTS_IN_FLIGHT,
         idle_timeout_seconds=IDLE_TIMEOUT_SECONDS,
     )
-
-
-def connect(redis_url: str) -> "Redis":
-    """A client that reports at once when Redis is away: the callers know how to wait.
-
-    Raises `UsageError` for what is no URL of a Redis.
-    """
-    try:
-        return Redis.from_url(
-            redis_url,
-            socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            socket_timeout=BLOCK_MILLISECONDS / 1000 + CONNECT_TIMEOUT_SECONDS,
-            socket_keepalive=True,
-            retry=Retry(NoBackoff(), 1),
-            max_connections=50,
-        )
-    except ValueError as error:  # not shown: it may hold a piece of the password
-        raise UsageError(
-            "the address of Redis is not usable",
-            hint="it looks like redis://:password@host:6379/0",
-        ) from error
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

@@ -4,7 +4,7 @@ from sdq.broker import queue_of
 from sdq.protocol.states import JobState
 from sdq.server.dispatch import CeleryDispatcher
 from sdq.server.jobs import Job
-from sdq.server.server import connect
+from sdq.server.redis_link import connect
 from sdq.spec import ImageSpec
 
 SPEC = ImageSpec("a cat", "", "shapes", 64, 64, 20, 4.0, "ddim", 1)
