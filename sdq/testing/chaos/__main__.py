@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED_EXIT_CODE
     except (SdqError, TimeoutError) as error:
-        print(f"the stack did not stand: {error or 'it took too long'}", file=sys.stderr)
+        hint = error.hint if isinstance(error, SdqError) else "see the logs"
+        print(f"the stack does not stand: {error or 'it took too long'}; {hint}", file=sys.stderr)
         return 1
     finally:
         if is_good and not options.keep:

@@ -24,6 +24,9 @@ from sdq.testing.chaos.plan import Scale, Target
 START_SECONDS = 90.0
 """A whole stack stands by then, on a busy machine too."""
 
+MAX_SURPRISES = 5
+"""A part that ends by itself more often does not stand."""
+
 END_SECONDS = 15.0
 _POLL_SECONDS = 0.1
 _PAUSE_AFTER_A_SURPRISE_SECONDS = 0.5
@@ -209,7 +212,8 @@ class Stack:
     def _add(
         self, name: str, target: Target, prepare: Callable[[], Awaitable[Sequence[str]]]
     ) -> None:
-        part = Part(name, target, prepare, self.env(name), self.logs / f"{name}.log")
+        env = self.env(name) | {"SDQ_DEBUG": "1"}  # tracebacks of what was not foreseen
+        part = Part(name, target, prepare, env, self.logs / f"{name}.log")
         self.parts.append(part)
         part.keep()
 
@@ -221,11 +225,17 @@ class Stack:
             return None
 
     async def until(self, condition: Callable[[Status], bool]) -> None:
-        """Until the server answers and the condition holds. Never gives up; cancel it."""
+        """Until the server answers and the condition holds; cancel it. Raises `StackError`."""
         while True:
             status = await self.status()
             if status is not None and condition(status):
                 return
+            for part in self.parts:
+                if len(part.surprises) >= MAX_SURPRISES:
+                    raise StackError(
+                        f"{part.name} ends by itself, again and again",
+                        hint=f"see {part.log_file}",
+                    )
             await asyncio.sleep(_POLL_SECONDS)
 
     async def end_gently(self) -> list[str]:

@@ -41,9 +41,9 @@ class Outcome:
     @property
     def told(self) -> dict[str, str]:
         """Job id → key, of what its clients were told."""
-        lines = self.told_file.read_text().splitlines() if self.told_file.exists() else []
-        rows = (line.split() for line in lines if line.startswith("told "))
-        return {row[1]: row[2] for row in rows}
+        rows = (line.split() for line in _lines(self.told_file) if line.startswith("told "))
+        submitted = filter(None, map(_submitted, _lines(self.log)))
+        return {row[1]: row[2] for row in rows} | dict(submitted)
 
     @property
     def was_given_up(self) -> bool:
@@ -92,51 +92,72 @@ class People:
 
     async def _ask(self, outcome: Outcome) -> None:
         """The order to its end; its process is killed when this is cancelled."""
-        if outcome.order.way is Way.SUBMIT:
-            await self._run(outcome, self._errand(outcome, submit=True))
+        if outcome.order.way in (Way.SUBMIT, Way.SDK_SUBMIT):
+            await self._run(outcome, *self._asking(outcome))
             if outcome.exit_code != 0:
                 return
             outcome.exit_code = None
-            await self._run(outcome, self._errand(outcome, job_ids=tuple(outcome.told)))
-        elif outcome.order.way is Way.SDK:
-            await self._run(outcome, self._errand(outcome))
+            await self._run(outcome, *self._attaching(outcome))
         else:
-            await self._run(outcome, None)
+            await self._run(outcome, *self._asking(outcome))
+
+    def _asking(self, outcome: Outcome) -> tuple[Sequence[str], Path | None]:
+        """Command line and standard input of who asks."""
+        order = outcome.order
+        if order.way in (Way.SDK, Way.SDK_SUBMIT):
+            is_submit = order.way is Way.SDK_SUBMIT
+            return self._errand(outcome, prompts=order.prompts, count=order.count, submit=is_submit)
+        given = outcome.log.with_suffix(".prompts")
+        given.write_text("\n".join(order.prompts) + "\n")
+        argv = [sys.executable, "-m", "sdq", order.way.value, "-", "-n", str(order.count), "--json"]
+        if order.way is Way.GENERATE:
+            argv += ["-o", str(outcome.folder / "{key}.png")]
+        return argv, given
+
+    def _attaching(self, outcome: Outcome) -> tuple[Sequence[str], Path | None]:
+        """Command line and standard input of who waits for what was handed in."""
+        job_ids = tuple(outcome.told)
+        if outcome.order.way is Way.SDK_SUBMIT:
+            return self._errand(outcome, job_ids=job_ids)
+        given = outcome.log.with_suffix(".jobs")
+        given.write_text("\n".join(job_ids) + "\n")
+        argv = [sys.executable, "-m", "sdq", "attach", "-", "--json"]
+        return [*argv, "-o", str(outcome.folder / "{key}.png")], given
 
     def _errand(
-        self, outcome: Outcome, *, submit: bool = False, job_ids: tuple[str, ...] = ()
-    ) -> Errand:
-        return Errand(
+        self,
+        outcome: Outcome,
+        *,
+        prompts: tuple[str, ...] = (),
+        count: int = 1,
+        submit: bool = False,
+        job_ids: tuple[str, ...] = (),
+    ) -> tuple[Sequence[str], None]:
+        errand = Errand(
             address=self.stack.address,
             folder=str(outcome.folder),
             log=str(outcome.told_file),
-            prompts=outcome.order.prompts,
-            count=outcome.order.count,
+            prompts=prompts,
+            count=count,
             submit=submit,
             job_ids=job_ids,
         )
+        given = outcome.log.with_suffix(".attach" if job_ids else ".errand")
+        given.write_bytes(msgspec.json.encode(errand))
+        return [sys.executable, "-m", "sdq.testing.chaos.person", str(given)], None
 
-    async def _run(self, outcome: Outcome, errand: Errand | None) -> None:
+    async def _run(self, outcome: Outcome, argv: Sequence[str], stdin: Path | None) -> None:
         """A process to its end, again and again as long as nobody answers at the door."""
-        given = outcome.log.with_suffix(".given")
-        order = outcome.order
-        if errand is None:
-            given.write_text("\n".join(order.prompts) + "\n")
-            argv = [sys.executable, "-m", "sdq", "generate", "-", "-n", str(order.count)]
-            argv += ["-o", str(outcome.folder / "{key}.png"), "--json"]
-        else:
-            given.write_bytes(msgspec.json.encode(errand))
-            argv = [sys.executable, "-m", "sdq.testing.chaos.person", str(given)]
+        env = self.stack.env(f"person-{outcome.order.person}")
         while True:
             begun, said_before = time.monotonic(), _size_bytes(outcome.log)
-            env = self.stack.env(f"person-{order.person}")
-            stdin = given if errand is None else None
             process = await spawn(argv, env, outcome.log, stdin=stdin)
             try:
                 exit_code = await process.wait()
             finally:
                 await end(process, 0)
-            took_seconds = time.monotonic() - begun
+            # `sdq submit` does not reconnect: handing in again is harmless.
+            took_seconds = 0.0 if "submit" in argv else time.monotonic() - begun
             said = outcome.log.read_bytes()[said_before:].decode("utf-8", "replace")
             if not was_at_the_door(exit_code, took_seconds, said):
                 outcome.exit_code = exit_code
@@ -146,15 +167,33 @@ class People:
 
 
 def was_at_the_door(exit_code: int, took_seconds: float, said: str) -> bool:
-    """Nobody answered, and nothing was asked yet: whoever reads "cannot reach" tries again.
+    """Nobody answered, and nothing is waited for yet: whoever reads "cannot reach" tries again.
 
-    Once it was connected, a client says that it reconnects, and must not give up.
+    Once it waits, a client says that it reconnects, and must not give up.
     """
     return (
         exit_code == EXIT_NOBODY_THERE
         and took_seconds < _AT_THE_DOOR_SECONDS
         and "reconnect" not in said.lower()
     )
+
+
+def _submitted(line: str) -> tuple[str, str] | None:
+    """Job id and key, from a line of ``sdq submit --json``; ``None`` for any other line."""
+    try:
+        said = msgspec.json.decode(line, type=_Submitted)
+    except msgspec.MsgspecError:  # words for people, or half a line of a killed process
+        return None
+    return said.job_id, said.key
+
+
+class _Submitted(msgspec.Struct, frozen=True):
+    job_id: str
+    key: str
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text("utf-8", "replace").splitlines() if path.exists() else []
 
 
 def _size_bytes(path: Path) -> int:

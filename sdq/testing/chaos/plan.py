@@ -25,9 +25,10 @@ class Blow(StrEnum):
 class Way(StrEnum):
     """How an order is given."""
 
-    COMMAND = "command"  # `sdq generate`
-    SDK = "sdk"  # `sdq.client` in a process of its own
-    SUBMIT = "submit"  # handed in by one process, waited for by another
+    GENERATE = "generate"  # `sdq generate`
+    SUBMIT = "submit"  # `sdq submit`, then `sdq attach`
+    SDK = "sdk"  # `Client.generate`, in a process of its own
+    SDK_SUBMIT = "sdk-submit"  # `Client.submit` in one process, `Client.attach` in another
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ def _orders(random_source: random.Random, scale: Scale) -> list[Order]:
         Order(
             person=number % scale.persons,
             at_seconds=at_seconds,
-            way=random_source.choice((Way.COMMAND, Way.SDK, Way.SUBMIT)),
+            way=random_source.choice(tuple(Way)),
             prompts=prompts,
             count=count,
             killed_after_seconds=random_source.uniform(0.4, 3.0) if number in killed else None,

@@ -30,8 +30,8 @@ async def run(seed: int, scale: Scale, folder: Path, tell: Tell) -> Verdict:
     """A whole run in an empty folder, which keeps all logs. From the main thread only.
 
     Takes ``scale.seconds`` and what settling needs, bounded by ``scale.settle_seconds``, and
-    leaves no process behind, also when it is cancelled. Raises `StackError` when a worker cannot
-    be installed, `TimeoutError` when the stack does not get ready.
+    leaves no process behind, also when it is cancelled. Raises `StackError` and `TimeoutError`
+    when the stack does not stand.
     """
     plan = make_plan(seed, scale)
     catalog = Catalog.load()
