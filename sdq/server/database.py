@@ -9,9 +9,7 @@ picture without its row is drawn again, so a flush to the disk at every commit w
 import asyncio
 import contextlib
 import errno
-import fcntl
 import logging
-import os
 import secrets
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
@@ -22,6 +20,7 @@ from typing import NamedTuple, NoReturn, TypeVar
 import aiosqlite
 
 from sdq.errors import StackError, UsageError
+from sdq.storage import LockFile, LockHeld
 
 DATABASE_NAME = "sdq.sqlite3"
 """In the server's data directory."""
@@ -131,10 +130,10 @@ def reraise(error: BaseException, path: Path) -> NoReturn:
 class Database:
     """Opened with `Database.open`, ended with `close`."""
 
-    def __init__(self, path: Path, lock_file: int) -> None:
+    def __init__(self, path: Path, lock: LockFile) -> None:
         self.path = path
         self.server_id = ""  # made at the first start, fits `broker.JobId`
-        self._lock_file = lock_file
+        self._lock_file = lock
         self._connection: aiosqlite.Connection | None = None
         self._lock = asyncio.Lock()
         self._owner: asyncio.Task[object] | None = None
@@ -194,15 +193,13 @@ class Database:
         """Waits for the transaction under way, then closes. May be called twice."""
         async with self._lock:
             connection, self._connection = self._connection, None
-            lock_file, self._lock_file = self._lock_file, -1
             try:
                 if connection is not None:
                     await finish(connection.close())
             except sqlite3.Error as error:
                 _log.error("%s: could not be closed in good order: %s", self.path, error)
             finally:
-                if lock_file >= 0:
-                    os.close(lock_file)
+                self._lock_file.release()
 
     async def fetch_all(self, sql: str, parameters: Sequence[object] = ()) -> list[sqlite3.Row]:
         """All rows of a query. Sees only what is committed, except within one's transaction."""
@@ -280,40 +277,24 @@ async def migrate(connection: aiosqlite.Connection, steps: Sequence[Migration], 
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[None]:
     """Holds the database at ``path`` as a server does. Raises `UsageError` when one runs."""
-    descriptor = _lock(path)
+    lock = _lock(path)
     try:
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
-def _lock(path: Path) -> int:
-    """An exclusive lock beside the database, held until its descriptor is closed.
-
-    The kernel lets go of it when the process ends, however it ends. The file stays: removing it
-    could take the lock away from a server that has just opened it.
-    """
-    lock_path = path.with_name(path.name + ".lock")
+def _lock(path: Path) -> LockFile:
+    """A lock beside the database, held. Raises `UsageError`."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+        return LockFile(path.with_name(path.name + ".lock")).acquire()
+    except LockHeld as held:
+        raise UsageError(
+            f"another sdq (process {held.pid}) uses the data directory {path.parent}",
+            hint="stop it first, or choose another one with --data-dir",
+        ) from held
     except OSError as error:
         raise UsageError(
             f"the data directory {path.parent} cannot be used: {error.strerror}",
             hint="choose another one with --data-dir",
         ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-    except BlockingIOError as error:
-        holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
-        os.close(descriptor)
-        raise UsageError(
-            f"another server (process {holder or 'unknown'}) uses the data directory {path.parent}",
-            hint="stop it first, or choose another one with --data-dir",
-        ) from error
-    except OSError as error:
-        os.close(descriptor)
-        reraise(error, lock_path)
-    return descriptor

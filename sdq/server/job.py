@@ -10,6 +10,7 @@ import msgspec
 
 from sdq.protocol.states import JobState
 from sdq.protocol.vocabulary import Priority
+from sdq.server.database import damaged
 from sdq.spec import ImageSpec
 
 _ID_DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -105,12 +106,17 @@ def _sequence(row: sqlite3.Row) -> int:
 
 
 def job_of(row: sqlite3.Row) -> Job:
+    """Raises `StackError` for a row that is damaged."""
+    try:
+        spec, state = _decode_spec(row["spec"]), JobState(row["state"])
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise damaged(f"the row of job {row['job_id']} is damaged: {error}") from error
     return Job(
         job_id=row["job_id"],
         key=row["key"],
-        spec=_decode_spec(row["spec"]),
+        spec=spec,
         fingerprint=row["fingerprint"],
-        state=JobState(row["state"]),
+        state=state,
         attempt=row["attempt"],
         keep=bool(row["keep"]),
         identity=row["identity"],

@@ -21,6 +21,7 @@ from types import TracebackType
 from sdq.errors import StackError
 from sdq.stack.console import Say, say
 from sdq.stack.tether import tethered
+from sdq.storage import replace_file
 
 MAX_MEMORY_BYTES = 2 * 1024**3
 """Beyond this Redis refuses to take more; jobs and pictures that wait are its only contents."""
@@ -93,9 +94,9 @@ class RedisServer:
             program = find_redis_server(self.directory)
             self.password = self._kept("password") or secrets.token_hex(24)
             self._choose_port()
-            _write_privately(self.directory / "password", self.password)
-            _write_privately(self.directory / "port", str(self.port))
-            _write_privately(self.directory / "redis.conf", self._configuration())
+            self._keep("password", self.password)
+            self._keep("port", str(self.port))
+            self._keep("redis.conf", self._configuration())
         except OSError as error:
             raise StackError(
                 f"cannot set up Redis in {self.directory}: {error.strerror}",
@@ -144,6 +145,9 @@ class RedisServer:
                 self.call("SHUTDOWN")
             time.sleep(_POLL_SECONDS)
         return True
+
+    def _keep(self, name: str, text: str) -> None:
+        replace_file(self.directory / name, f"{text}\n".encode())
 
     def _kept(self, name: str) -> str:
         try:
@@ -303,13 +307,3 @@ def _bound(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def _write_privately(path: Path, text: str) -> None:
-    """Replaces a file at once; only the owner may read it."""
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
-    fresh.replace(path)

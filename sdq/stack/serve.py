@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING
 from sdq.config import Settings
 from sdq.errors import StackError
 from sdq.stack.console import printable, say
-from sdq.stack.lock import LockFile, LockHeld
 from sdq.stack.logs import last_lines
 from sdq.stack.redis import RedisServer, local_host
 from sdq.stack.signals import StopSignals
 from sdq.stack.supervisor import Child, Supervisor
+from sdq.storage import LockFile, LockHeld, replace_file
 
 if TYPE_CHECKING:
     from sdq.server.server import Server
+
+LOCK_PATIENCE_SECONDS = 1.0
+"""A holder that was just killed may need a moment to be gone."""
 
 _UNREADABLE_WORDS = ("aof", "append only file", "rdb")
 
@@ -101,18 +104,29 @@ async def start_redis(
     return redis.url
 
 
+def hold(lock_file: Path) -> LockFile:
+    """Takes a lock. Raises `LockHeld`, and `StackError` when the file cannot be written."""
+    try:
+        return LockFile(lock_file, patience_seconds=LOCK_PATIENCE_SECONDS).acquire()
+    except OSError as error:
+        raise StackError(
+            f"cannot write {lock_file}: {error.strerror}",
+            hint="choose another place with SDQ_HOME or --data-dir",
+        ) from error
+
+
 @contextmanager
 def in_use(lock_file: Path) -> Iterator[None]:
     """Holds a data directory. Raises `StackError` when another process does."""
     try:
-        with LockFile(lock_file):
-            yield
+        lock = hold(lock_file)
     except LockHeld as held:
-        pid = held.holder.get("pid", "unknown")
         raise StackError(
-            f"another sdq (process {pid}) uses {lock_file.parent}",
+            f"another sdq (process {held.pid}) uses {lock_file.parent}",
             hint="use that one, or choose another place with --data-dir",
         ) from None
+    with lock:
+        yield
 
 
 def address_file_of(settings: Settings) -> Path:
@@ -145,10 +159,8 @@ def _announce(settings: Settings, address: str, port: int) -> None:
 
 
 def _write_at_once(path: Path, text: str) -> None:
-    fresh = path.with_name(path.name + ".new")
     try:
-        fresh.write_text(text + "\n", "utf-8")
-        fresh.replace(path)
+        replace_file(path, f"{text}\n".encode(), mode=0o644)
     except OSError as error:
         raise StackError(
             f"cannot write {path}: {error.strerror}",

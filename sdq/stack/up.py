@@ -11,12 +11,12 @@ from sdq.errors import StackError, UsageError
 from sdq.protocol.constants import DEFAULT_PORT
 from sdq.protocol.messages import WorkerStatus
 from sdq.stack.console import printable, say
-from sdq.stack.lock import LockFile, LockHeld
 from sdq.stack.probe import read_address, wait_for_server, wait_for_worker
-from sdq.stack.serve import address_file_of, join_address, start_redis, warn_if_open
+from sdq.stack.serve import address_file_of, hold, join_address, start_redis, warn_if_open
 from sdq.stack.serve import run_server as run_server  # both commands are found here
 from sdq.stack.signals import StopSignals
 from sdq.stack.supervisor import Child, Supervisor, run_to_end
+from sdq.storage import LockFile, LockHeld
 
 SERVER_READY_TIMEOUT_SECONDS = 30.0
 WORKER_READY_TIMEOUT_SECONDS = 900.0
@@ -45,16 +45,16 @@ async def _up(settings: Settings, model: str | None) -> int:
 def _only_one(settings: Settings) -> Iterator[LockFile]:
     """Holds the home. Raises `StackError` naming who holds it already."""
     try:
-        with LockFile(settings.home.run_dir / "up.lock") as lock:
-            yield lock
+        lock = hold(settings.home.run_dir / "up.lock")
     except LockHeld as held:
         address = held.holder.get("address")
         where = f"at {printable(str(address))}" if address else "and is just starting"
         raise StackError(
-            f"sdq up already runs in {settings.home.root} "
-            f"(process {held.holder.get('pid', 'unknown')}) {where}",
+            f"sdq up already runs in {settings.home.root} (process {held.pid}) {where}",
             hint="use that one, or start another with SDQ_HOME=/another/place and --port",
         ) from None
+    with lock:
+        yield lock
 
 
 class _Parts:

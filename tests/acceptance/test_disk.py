@@ -81,12 +81,12 @@ def path_of(data: Path, number: int) -> Path:
     return data / LIBRARY_NAME / key[:2] / f"{key}.png"
 
 
-def damage(database: Path, share: float, length: int = 12_288) -> None:
-    """Overwrites whole pages, the first one excepted."""
+def damage(database: Path, share: float) -> None:
+    """Overwrites the pages from this share of the file on."""
     pages = database.stat().st_size // 4_096
     with database.open("r+b") as file:
         file.seek(max(1, int(pages * share)) * 4_096)
-        file.write(b"\x5a" * length)
+        file.write(b"\x5a" * (pages - int(pages * share)) * 4_096)
 
 
 def test_damaged_pictures_are_drawn_again_and_the_others_answered(sdq, data: Path):
@@ -110,11 +110,10 @@ def test_damaged_pictures_are_drawn_again_and_the_others_answered(sdq, data: Pat
     assert "all is well" in again.stderr
 
 
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
-def test_a_database_damaged_while_it_serves_ends_nothing(sdq, data: Path, share: float):
+def test_a_database_damaged_while_it_serves_ends_nothing(sdq, data: Path):
     running = sdq.serve()
     assert hit(sdq, 0)
-    damage(data / DATABASE_NAME, share)
+    damage(data / DATABASE_NAME, 0.7)
     answers = [
         sdq(*command)
         for command in (
@@ -125,6 +124,7 @@ def test_a_database_damaged_while_it_serves_ends_nothing(sdq, data: Path, share:
         )
     ]
     assert answers[0].returncode == 0  # it is in memory
+    assert any(answer.returncode != 0 for answer in answers)
     for answer in answers:
         assert "Traceback" not in answer.stderr
         assert answer.returncode == 0 or "check --repair" in answer.stderr, answer.stderr
@@ -141,7 +141,7 @@ def test_a_database_damaged_while_it_serves_ends_nothing(sdq, data: Path, share:
     listed = sdq("library", "list", "--json", "--limit", "1000")
     assert len(listed.stdout.splitlines()) == PICTURES
     counted = json.loads(sdq("status", "--json").stdout)
-    assert 0 < counted["queued"] <= JOBS + 20
+    assert 0 < counted["queued"] <= JOBS
 
 
 def test_a_database_that_cannot_be_opened_is_said_with_what_to_do(sdq, data: Path):

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from sdq.errors import StackError, UsageError
+from sdq.protocol.states import JobState
 from sdq.server.check import Finding, check
 from sdq.server.database import DATABASE_NAME, Database
+from sdq.server.jobs import JobTable
+from sdq.server.turns import Turns
 from sdq.testing.shelf import Shelf
 
 
@@ -158,3 +161,21 @@ async def test_a_full_disk_while_mending_is_said_in_words(
     with pytest.raises(StackError, match="is full"):
         look(shelf.root, repair=True)
     assert (shelf.root / DATABASE_NAME).read_bytes() == b""
+
+
+async def test_a_damaged_job_is_an_error_in_words_until_it_is_taken_out(shelf: Shelf):
+    await shelf.stock(1, jobs=3)
+    path = shelf.root / DATABASE_NAME
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE jobs SET spec = 'nonsense' WHERE sequence = 2")
+        connection.commit()
+    database = await Database.open(path)
+    with pytest.raises(StackError, match="row of job") as caught:
+        await JobTable(database).in_state([JobState.QUEUED])
+    assert "check --repair" in caught.value.hint
+    await database.close()
+    (found,) = look(shelf.root, repair=True)
+    assert "2 of 3 rows of jobs" in found.mended
+    database = await Database.open(path)
+    assert len(await Turns(database).dispatch_next("shapes", 10)) == 2
+    await database.close()

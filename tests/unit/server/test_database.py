@@ -334,3 +334,38 @@ async def test_a_cancel_while_opening_leaves_the_directory_free(tmp_path: Path):
             await task.result().close()
     database = await Database.open(tmp_path / "db")
     await database.close()
+
+
+async def test_damage_while_it_is_open_is_said_with_what_to_do(database: Database):
+    """Bytes overwritten in the middle of the file, under a server that works with it."""
+    for number in range(300):
+        await add(database, f"n{number:04d}" + "x" * 200)
+    await database.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
+    await database.fetch_all("PRAGMA cache_size = 1")
+    size_bytes = database.path.stat().st_size
+    with database.path.open("r+b") as file:
+        file.seek(size_bytes // 2 // 4_096 * 4_096)
+        file.write(b"\x5a" * 20_000)
+    with pytest.raises(StackError, match="is damaged") as caught:
+        await database.fetch_all("SELECT name, value FROM meta NOT INDEXED")
+    assert "sdq server check --repair" in caught.value.hint
+
+    async def change() -> None:
+        async with database.transaction() as inside:
+            await inside.execute_fetchall("UPDATE meta SET value = 'y'")
+
+    with pytest.raises(StackError, match="is damaged"):
+        await change()
+    # What lies elsewhere is read and written all the same.
+    assert await database.fetch_one("SELECT value FROM meta WHERE name = 'server_id'") is not None
+    await database.close()
+
+
+async def test_a_file_that_is_damaged_at_the_start_is_said_with_what_to_do(tmp_path: Path):
+    database = await Database.open(tmp_path / "db")
+    await database.close()
+    with (tmp_path / "db").open("r+b") as file:
+        file.write(b"\x5a" * 2_000)
+    with pytest.raises(UsageError, match="damaged") as caught:
+        await Database.open(tmp_path / "db")
+    assert "sdq server check --repair" in caught.value.hint
