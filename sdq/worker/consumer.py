@@ -17,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from celery import Celery
 from celery.app.trace import setup_worker_optimizations
 from celery.concurrency.thread import TaskPool
 from celery.worker import WorkController, state
@@ -77,17 +78,7 @@ def build(
 
     Its ``start`` blocks until `stop`. One a process: Celery's state is the process's.
     """
-    app = make_app(redis_url)
-    app.conf.update(
-        broker_transport_options={
-            **app.conf.broker_transport_options,
-            "socket_timeout": ANSWER_SECONDS,
-            "health_check_interval": ANSWER_SECONDS,
-        },
-        worker_consumer=QuickConsumer,
-        worker_enable_remote_control=False,
-        worker_soft_shutdown_timeout=0.0,
-    )
+    app = _app(redis_url)
     app.task(name=DRAW_TASK, ignore_result=True, typing=False)(run)
     state.should_stop = state.should_terminate = None
     hostname = f"sdq@{name}"
@@ -104,6 +95,22 @@ def build(
         without_heartbeat=True,
         ready_callback=lambda _consumer: on_ready(),
     )
+
+
+def _app(redis_url: str) -> Celery:
+    """The app of both sides, with a worker's own settings."""
+    app = make_app(redis_url)
+    app.conf.update(
+        broker_transport_options={
+            **app.conf.broker_transport_options,
+            "socket_timeout": ANSWER_SECONDS,
+            "health_check_interval": ANSWER_SECONDS,
+        },
+        worker_consumer=QuickConsumer,
+        worker_enable_remote_control=False,
+        worker_soft_shutdown_timeout=0.0,
+    )
+    return app
 
 
 def stop(controller: WorkController) -> None:
