@@ -137,6 +137,7 @@ class Scheduler:
 
     async def take_back(self) -> None:
         """Redis came back empty: what it held is queued again."""
+        self._trust_roster_later()  # their heartbeats are forgotten too
         await self._recovery.after_empty_redis()
         self.wake()
 

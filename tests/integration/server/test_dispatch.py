@@ -1,23 +1,41 @@
-"""The dispatcher and a real Redis."""
+"""The dispatcher and the event reader on a real Redis."""
 
-from sdq.broker import queue_of
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from redis.asyncio import Redis
+
+from sdq.broker import (
+    CANCEL_FLAG_SECONDS,
+    EVENT_FIELD,
+    Begun,
+    WorkerEvent,
+    cancel_flag,
+    drain_flag,
+    events_stream,
+    pack,
+    queue_of,
+)
 from sdq.protocol.states import JobState
-from sdq.server.dispatch import CeleryDispatcher
-from sdq.server.jobs import Job
-from sdq.server.redis_link import connect
+from sdq.server.dispatch import CeleryDispatcher, RedisGone
+from sdq.server.events import EventReader
+from sdq.server.job import Job
+from sdq.server.server import connect
 from sdq.spec import ImageSpec
 
 SPEC = ImageSpec("a cat", "", "shapes", 64, 64, 20, 4.0, "ddim", 1)
+QUEUE = queue_of(SPEC.model, "f" * 64)
 
 
-def dispatched(job_id: str) -> Job:
+def dispatched(job_id: str, attempt: int = 1) -> Job:
     return Job(
         job_id=job_id,
         key="a" * 64,
         spec=SPEC,
         fingerprint="f" * 64,
         state=JobState.DISPATCHED,
-        attempt=1,
+        attempt=attempt,
         keep=True,
         identity="me",
         created_at=0.0,
@@ -30,17 +48,129 @@ def dispatched(job_id: str) -> Job:
     )
 
 
-QUEUE = queue_of(SPEC.model, "f" * 64)
-
-
-async def test_what_waits_in_a_queue_is_known_by_its_jobs(redis_url: str):
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
     redis = connect(redis_url)
+    yield redis
+    await redis.aclose()
+
+
+@pytest.fixture
+async def dispatcher(redis: Redis, redis_url: str) -> AsyncIterator[CeleryDispatcher]:
     dispatcher = CeleryDispatcher(redis, redis_url, "server1")
+    yield dispatcher
+    await dispatcher.close()
+
+
+async def flag_of(redis: Redis, job_id: str) -> bytes | None:
+    return await redis.get(cancel_flag(job_id))
+
+
+async def test_what_waits_in_a_queue_is_known_by_its_jobs(
+    redis: Redis, dispatcher: CeleryDispatcher
+):
+    await dispatcher.send([dispatched("job1"), dispatched("job2")])
+    await redis.lpush(QUEUE, b"not from us", b'{"headers": []}')
+    assert await dispatcher.waiting(QUEUE) == {"job1", "job2", ""}
+    assert await dispatcher.waiting("another") == set()
+
+
+async def test_a_first_attempt_has_no_flag_and_a_later_one_stops_those_before(
+    redis: Redis, dispatcher: CeleryDispatcher
+):
+    await dispatcher.send([dispatched("job1"), dispatched("job2", attempt=3)])
+    assert await flag_of(redis, "job1") is None
+    assert await flag_of(redis, "job2") == b"2"
+    assert 0 < await redis.ttl(cancel_flag("job2")) <= CANCEL_FLAG_SECONDS
+
+
+async def test_a_flag_only_rises_so_that_a_cancel_while_it_is_sent_holds(
+    redis: Redis, dispatcher: CeleryDispatcher
+):
+    job = dispatched("job1", attempt=2)
+    await dispatcher.stop([job])
+    assert await flag_of(redis, "job1") == b"2"
+    await dispatcher.send([job])
+    assert await flag_of(redis, "job1") == b"2"
+    await dispatcher.send([dispatched("job1", attempt=4)])
+    assert await flag_of(redis, "job1") == b"3"
+
+
+async def test_what_was_never_given_out_needs_no_flag(redis: Redis, dispatcher: CeleryDispatcher):
+    await dispatcher.stop([dispatched("job1", attempt=0)])
+    await dispatcher.stop([])
+    assert await flag_of(redis, "job1") is None
+
+
+async def test_a_worker_is_told_to_drain(redis: Redis, dispatcher: CeleryDispatcher):
+    await dispatcher.drain("gpu-1")
+    assert await redis.exists(drain_flag("gpu-1"))
+    assert await redis.ttl(drain_flag("gpu-1")) > 0
+
+
+async def test_a_redis_that_is_not_there_is_said_in_words():
+    url = "redis://127.0.0.1:1/0"
+    redis = connect(url)
+    dispatcher = CeleryDispatcher(redis, url, "server1")
+    job = dispatched("job1", attempt=2)
     try:
-        await dispatcher.send([dispatched("job1"), dispatched("job2")])
-        await redis.lpush(QUEUE, b"not from us", b'{"headers": []}')
-        assert await dispatcher.waiting(QUEUE) == {"job1", "job2", ""}
-        assert await dispatcher.waiting("another") == set()
+        asked: list[Callable[[], Awaitable[object]]] = [
+            lambda: dispatcher.send([job]),
+            lambda: dispatcher.stop([job]),
+            lambda: dispatcher.drain("gpu-1"),
+            lambda: dispatcher.waiting(QUEUE),
+        ]
+        for ask in asked:
+            with pytest.raises(RedisGone, match="Redis does not"):
+                await ask()
     finally:
         await dispatcher.close()
         await redis.aclose()
+
+
+async def test_a_mark_is_passed_when_all_before_it_is_committed(redis: Redis, eventually):
+    reader = EventReader(redis, "server1")
+    assert await reader.has_passed(await reader.mark())  # nothing lies there
+
+    async def tell(job_id: str) -> None:
+        event = pack(Begun(job_id, 1, "gpu-1"))
+        await redis.xadd(events_stream("server1"), {EVENT_FIELD: event})
+
+    for job_id in ("job1", "job2"):
+        await tell(job_id)
+    mark = await reader.mark()
+    heard: list[str] = []
+    may_go_on = asyncio.Semaphore(0)
+
+    async def apply(event: WorkerEvent) -> None:
+        await may_go_on.acquire()
+        heard.append(event.job_id)
+
+    async def on_empty() -> None: ...
+
+    async def one_is_left() -> bool:
+        return await redis.xlen(events_stream("server1")) == 1
+
+    reading = asyncio.create_task(reader.run(apply, on_empty))
+    try:
+        assert not await reader.has_passed(mark)
+        may_go_on.release()
+        await eventually(one_is_left)
+        assert not await reader.has_passed(mark)
+        await asyncio.sleep(0.01)  # so that the next one lies behind the mark
+        await tell("job3")
+        may_go_on.release()
+        may_go_on.release()
+        await eventually(lambda: reader.has_passed(mark))
+    finally:
+        reading.cancel()
+        await asyncio.wait({reading})
+    assert heard[:2] == ["job1", "job2"]
+
+
+async def test_a_redis_that_was_flushed_is_noticed_without_an_error(redis: Redis):
+    reader = EventReader(redis, "server1")
+    assert await reader.look_at_epoch()
+    assert not await reader.look_at_epoch()
+    await redis.flushall()
+    assert await reader.look_at_epoch()

@@ -1,15 +1,19 @@
-"""The window, and taking back what workers or Redis lost."""
+"""The window, whose turn it is, when the roster is trusted, and what those who wait are told."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sdq.protocol.messages import Generate, Picture, Progress
+from sdq.broker import HEARTBEAT_TIMEOUT_SECONDS
+from sdq.errors import StackError
+from sdq.protocol.messages import Generate, Progress
 from sdq.protocol.states import JobState
 from sdq.server.dispatch import RedisGone
-from sdq.server.scheduler import BEGIN_TIMEOUT_SECONDS, WINDOW_FACTOR
+from sdq.server.scheduler import LATE_SECONDS, MAX_TOLD_JOBS
 from sdq.spec import SpecDraft
-from sdq.testing.dispatch import begun, drawn
+from sdq.testing.dispatch import begun, drawn, heartbeat
 from sdq.testing.rig import ListeningPeer, Rig, open_rig, png
 
 MANY = Generate(1, SpecDraft("a cat"), count=10)
@@ -17,13 +21,16 @@ ONE = Generate(1, SpecDraft("a dog"))
 
 
 @pytest.fixture
-async def rig(tmp_path: Path):
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     async with open_rig(tmp_path) as rig:
         yield rig
 
 
 async def counts(rig: Rig) -> dict[JobState, int]:
     return {state: count for state, count in (await rig.table.counts()).items() if count}
+
+
+# ---------------------------------------------------------------- the window
 
 
 async def test_nothing_goes_to_redis_while_nobody_can_do_it(rig: Rig):
@@ -33,12 +40,15 @@ async def test_nothing_goes_to_redis_while_nobody_can_do_it(rig: Rig):
     assert await counts(rig) == {JobState.QUEUED: 10}
 
 
-async def test_redis_holds_no_more_than_the_window(rig: Rig):
-    rig.bring_worker()
+async def test_redis_holds_what_workers_take_and_one_more_for_each(rig: Rig):
+    manifest = rig.catalog.manifest(None)
+    rig.roster.update(
+        [heartbeat(manifest, "a", concurrency=1), heartbeat(manifest, "b", concurrency=3)]
+    )
     await rig.generate(ListeningPeer(), MANY)
     await rig.scheduler.dispatch()
     await rig.scheduler.dispatch()
-    window = 2 * WINDOW_FACTOR
+    window = (1 + 1) + (3 + 1)
     assert len(rig.dispatcher.sent) == window
     job = rig.dispatcher.take()
     await rig.outcomes.apply(begun(job))
@@ -49,18 +59,103 @@ async def test_redis_holds_no_more_than_the_window(rig: Rig):
     assert len(rig.dispatcher.sent) == window
 
 
+async def test_a_single_picture_waits_for_no_more_of_a_batch_than_the_window(rig: Rig):
+    rig.bring_worker()
+    await rig.generate(ListeningPeer("batch"), MANY)
+    await rig.scheduler.dispatch()
+    window = len(rig.dispatcher.sent)
+    single = ListeningPeer("single")
+    await rig.generate(single, ONE)
+    for _ in range(window):
+        await rig.outcomes.apply(drawn(rig.dispatcher.take(), png()))
+    await rig.scheduler.dispatch()
+    assert rig.dispatcher.take().identity == "single"
+
+
+async def test_dispatching_reads_no_rows_that_it_does_not_send(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+):
+    rig.bring_worker()
+    await rig.generate(ListeningPeer(), MANY)
+
+    async def in_state(*_: object, **__: object) -> list[Any]:
+        raise AssertionError("that grows with the queue")
+
+    monkeypatch.setattr(rig.table, "in_state", in_state)
+    await rig.scheduler.dispatch()
+    assert len(rig.dispatcher.sent) == 3
+
+
+# ---------------------------------------------------------------- Redis away
+
+
 async def test_when_redis_is_away_the_jobs_stay_in_the_table(rig: Rig):
     rig.bring_worker()
     rig.dispatcher.is_away = True
     await rig.generate(ListeningPeer(), ONE)
-    with pytest.raises(RedisGone):
-        await rig.scheduler.dispatch()
-    assert await counts(rig) == {JobState.QUEUED: 1}
-    with pytest.raises(RedisGone):
-        await rig.scheduler.dispatch()
+    for _ in range(2):
+        with pytest.raises(RedisGone):
+            await rig.scheduler.dispatch()
+        assert await counts(rig) == {JobState.QUEUED: 1}
     rig.dispatcher.is_away = False
     await rig.scheduler.dispatch()
-    assert [job.attempt for job in rig.dispatcher.sent] == [1]  # no attempt was made before
+    (job,) = rig.dispatcher.sent
+    assert (job.attempt, job.failures, job.deaths) == (3, 0, 0)
+
+
+async def test_what_arrived_before_redis_went_away_is_stopped_when_it_is_sent_again(rig: Rig):
+    rig.bring_worker()
+    await rig.generate(ListeningPeer(), Generate(1, SpecDraft("a cat"), count=3))
+    rig.dispatcher.cut_after = 2
+    with pytest.raises(RedisGone):
+        await rig.scheduler.dispatch()
+    arrived = list(rig.dispatcher.sent)
+    assert len(arrived) == 2
+    rig.dispatcher.is_away = False
+    rig.dispatcher.sent.clear()
+    await rig.scheduler.dispatch()
+    assert [job.attempt for job in rig.dispatcher.sent] == [2, 2, 2]
+    assert all(rig.dispatcher.is_stopped(job) for job in arrived)
+    assert not any(rig.dispatcher.is_stopped(job) for job in rig.dispatcher.sent)
+    # Should one of the first be drawn all the same, its picture counts, and once.
+    await rig.outcomes.apply(drawn(arrived[0], png()))
+    await rig.outcomes.apply(drawn(rig.dispatcher.sent[0], png()))
+    assert (await rig.library.stats()).pictures == 1
+    assert (await counts(rig))[JobState.SUCCEEDED] == 1
+
+
+# ---------------------------------------------------------------- when the roster is trusted
+
+
+async def test_a_lost_job_is_found_at_the_next_ticks(rig: Rig):
+    rig.bring_worker("first")
+    await rig.generate(ListeningPeer(), ONE)
+    await rig.scheduler.dispatch()
+    job = rig.dispatcher.take()
+    await rig.outcomes.apply(begun(job, "first"))
+    rig.roster.update([])
+    for _ in range(2):
+        rig.clock.now += 1
+        await rig.scheduler.recover()
+    assert await counts(rig) == {JobState.QUEUED: 1}
+
+
+async def test_after_a_pause_of_our_own_heartbeats_may_have_expired_unheard(rig: Rig):
+    rig.bring_worker("first")
+    await rig.generate(ListeningPeer(), ONE)
+    await rig.scheduler.dispatch()
+    await rig.outcomes.apply(begun(rig.dispatcher.take(), "first"))
+    await rig.scheduler.recover()
+    rig.clock.now += LATE_SECONDS + 1
+    rig.roster.update([])
+    for _ in range(int(HEARTBEAT_TIMEOUT_SECONDS)):
+        await rig.scheduler.recover()
+        assert await counts(rig) == {JobState.RUNNING: 1}
+        rig.clock.now += 1
+    for _ in range(3):
+        await rig.scheduler.recover()
+        rig.clock.now += 1
+    assert await counts(rig) == {JobState.QUEUED: 1}
 
 
 async def test_an_empty_redis_gets_its_tasks_again(rig: Rig):
@@ -70,75 +165,29 @@ async def test_an_empty_redis_gets_its_tasks_again(rig: Rig):
     rig.dispatcher.sent.clear()
     await rig.scheduler.take_back()
     await rig.scheduler.dispatch()
-    assert [job.attempt for job in rig.dispatcher.sent] == [1]
+    assert [job.attempt for job in rig.dispatcher.sent] == [2]
 
 
-async def test_a_dead_workers_jobs_are_drawn_by_another(rig: Rig):
-    rig.bring_worker("first")
-    peer = ListeningPeer()
-    await rig.generate(peer, ONE)
-    await rig.scheduler.dispatch()
-    job = rig.dispatcher.take()
-    await rig.outcomes.apply(begun(job, "first"))
-    rig.bring_worker("second")
-    rig.clock.now += 60
-    await rig.scheduler.recover()
-    assert "worker first is gone" in peer.all(Progress)[-1].note
-    await rig.scheduler.dispatch()
-    again = rig.dispatcher.take()
-    assert (again.job_id, again.attempt) == (job.job_id, 2)
-    await rig.outcomes.apply(drawn(again, png()))
-    assert len(peer.all(Picture)) == 1
-
-
-async def test_a_job_in_living_hands_is_left_alone_however_long_it_takes(rig: Rig):
+async def test_workers_whose_heartbeats_redis_forgot_keep_what_they_draw(rig: Rig):
     rig.bring_worker("first")
     await rig.generate(ListeningPeer(), ONE)
     await rig.scheduler.dispatch()
     job = rig.dispatcher.take()
     await rig.outcomes.apply(begun(job, "first"))
-    rig.clock.now += 3600
-    rig.bring_worker("first", active=(job.job_id,))
     await rig.scheduler.recover()
+    await rig.scheduler.take_back()
+    rig.roster.update([])
+    for _ in range(4):
+        rig.clock.now += 1
+        await rig.scheduler.recover()
+    for _ in range(20):
+        rig.clock.now += 1
+        rig.bring_worker("first", active=(job.job_id,))
+        await rig.scheduler.recover()
     assert await counts(rig) == {JobState.RUNNING: 1}
 
 
-async def test_a_worker_that_restarted_has_forgotten_its_job(rig: Rig):
-    rig.bring_worker("first")
-    await rig.generate(ListeningPeer(), ONE)
-    await rig.scheduler.dispatch()
-    await rig.outcomes.apply(begun(rig.dispatcher.take(), "first"))
-    rig.clock.now += 30
-    rig.bring_worker("first", active=())
-    await rig.scheduler.recover()
-    assert await counts(rig) == {JobState.QUEUED: 1}
-
-
-async def test_a_task_lost_on_its_way_is_sent_again_but_a_waiting_one_is_not(rig: Rig):
-    rig.bring_worker()
-    await rig.generate(ListeningPeer(), ONE)
-    await rig.scheduler.dispatch()
-    rig.clock.now += BEGIN_TIMEOUT_SECONDS + 1
-    await rig.scheduler.recover()
-    await rig.scheduler.recover()
-    assert await counts(rig) == {JobState.DISPATCHED: 1}
-    rig.dispatcher.sent.clear()
-    await rig.scheduler.recover()
-    assert await counts(rig) == {JobState.DISPATCHED: 1}  # perhaps it is just being taken
-    await rig.scheduler.recover()
-    assert await counts(rig) == {JobState.QUEUED: 1}
-
-
-async def test_a_task_that_was_lost_among_others_is_sent_again(rig: Rig):
-    rig.bring_worker()
-    await rig.generate(ListeningPeer(), MANY)
-    await rig.scheduler.dispatch()
-    rig.dispatcher.take()
-    rig.clock.now += BEGIN_TIMEOUT_SECONDS + 1
-    for _ in range(2):
-        await rig.scheduler.recover()
-    left = len(rig.dispatcher.sent)
-    assert await counts(rig) == {JobState.DISPATCHED: left, JobState.QUEUED: 10 - left}
+# ---------------------------------------------------------------- those who wait
 
 
 async def test_those_who_wait_hear_how_many_are_ahead(rig: Rig):
@@ -149,6 +198,59 @@ async def test_those_who_wait_hear_how_many_are_ahead(rig: Rig):
     await rig.scheduler.tell_waiting()
     last = peer.all(Progress)[-1]
     assert (last.ahead, last.note) == (3, "3 ahead")
+
+
+async def test_those_who_wait_hear_how_long(rig: Rig):
+    rig.bring_worker()
+    peer = ListeningPeer()
+    request = await rig.generate(peer, Generate(1, SpecDraft("a dog"), count=2))
+    (job, _) = [await rig.table.get(one.job_id) for one in request.waiting.values()]
+    assert job is not None
+    rig.speeds.learn("worker-1", job.spec, 20.0)
+    await rig.scheduler.tell_waiting()
+    assert {news.index: news.eta_seconds for news in peer.all(Progress)} == {0: 20.0, 1: 40.0}
+
+
+async def test_only_jobs_that_somebody_waits_for_are_looked_at(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+):
+    rig.bring_worker()
+    left = await rig.generate(ListeningPeer(), MANY)
+    rig.subscriptions.drop(left)
+    asked: list[str] = []
+    original = rig.table.get_many
+
+    async def get_many(job_ids: Any) -> Any:
+        asked.extend(job_ids)
+        return await original(job_ids)
+
+    monkeypatch.setattr(rig.table, "get_many", get_many)
+    await rig.scheduler.tell_waiting()
+    assert asked == []
+    for index in range(7):
+        await rig.generate(ListeningPeer(), Generate(1, SpecDraft(f"prompt {index}"), count=100))
+    await rig.scheduler.tell_waiting()
+    assert len(asked) == MAX_TOLD_JOBS
+
+
+async def test_a_job_that_begins_meanwhile_is_not_said_to_wait(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+):
+    rig.bring_worker()
+    peer = ListeningPeer()
+    await rig.generate(peer, ONE)
+    await rig.scheduler.dispatch()
+    job = rig.dispatcher.take()
+    original = rig.waiting.explain
+
+    async def explain(jobs: Any) -> Any:
+        whys = await original(jobs)
+        await rig.outcomes.apply(begun(job))
+        return whys
+
+    monkeypatch.setattr(rig.waiting, "explain", explain)
+    await rig.scheduler.tell_waiting()
+    assert peer.all(Progress)[-1].state is JobState.RUNNING
 
 
 async def test_jobs_survive_a_restart(tmp_path: Path):
@@ -168,3 +270,56 @@ async def test_jobs_survive_a_restart(tmp_path: Path):
             done += 1
         assert done == 10
         assert (await rig.library.stats()).pictures == 10
+
+
+# ---------------------------------------------------------------- the tick
+
+
+class Enough(Exception):
+    """Ends a loop that never ends."""
+
+
+class NoRedis:
+    """As much of a Redis as a tick asks for: nobody is online."""
+
+    async def zrange(self, *_: object) -> list[bytes]:
+        return []
+
+
+async def test_each_tick_notices_that_redis_forgot_everything(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+):
+    rig.bring_worker()
+    await rig.generate(ListeningPeer(), ONE)
+    await rig.scheduler.dispatch()
+    rig.ears.came_back_empty = True
+
+    async def enough(seconds: float) -> None:
+        raise Enough
+
+    monkeypatch.setattr("sdq.server.scheduler.asyncio.sleep", enough)
+    with pytest.raises(Enough):
+        await rig.scheduler.watch(NoRedis())  # type: ignore[arg-type]
+    assert await counts(rig) == {JobState.QUEUED: 1}
+
+
+async def test_a_full_disk_does_not_end_the_watch(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    await rig.generate(ListeningPeer(), ONE)
+    ticks = 0
+
+    async def full(*_: object, **__: object) -> Any:
+        raise StackError("the disk is full")
+
+    async def count(seconds: float) -> None:
+        nonlocal ticks
+        ticks += 1
+        rig.clock.now += seconds
+        if ticks == 20:
+            raise Enough
+
+    for name in ("in_state", "get_many"):
+        monkeypatch.setattr(rig.table, name, full)
+    monkeypatch.setattr("sdq.server.scheduler.asyncio.sleep", count)
+    with pytest.raises(Enough):
+        await rig.scheduler.watch(NoRedis())  # type: ignore[arg-type]
+    assert ticks == 20
