@@ -28,12 +28,11 @@ def test_a_signal_finishes_what_is_begun_and_gives_back_the_rest(
     start_fake: Start, sender: Any, until: Until
 ) -> None:
     worker = start_fake("--seconds-per-step", "0.1")
-    send_two(sender, until, steps=20)
+    send_two(sender, until, steps=40)
     until(lambda: len(worker.beat.active) == 2)
     worker.ask_to_end()
     returned = until(lambda: [e for e in sender.events if isinstance(e, Returned)])
-    beat = worker.beat
-    assert (beat.state, beat.note) == ("stopping", "draining")
+    until(lambda: (beat := worker.beat) and (beat.state, beat.note) == ("stopping", "draining"))
     assert worker.end() == 0
     assert ends(sender) == [("job2", "Returned"), ("job1", "Drawn")]
     assert "draining" in returned[0].reason
