@@ -103,7 +103,8 @@ class Generation:
         identity = request.peer.identity
         added = await self._enlistment.add(plan, Asker(message, identity), missing)
         if request.is_cancelled:  # while its jobs were being committed
-            await self._cancelling.release(identity, [job.job_id for job, _ in added])
+            job_ids = [job.job_id for job, _ in added]
+            request.taken_back = await self._cancelling.release(identity, job_ids)
             return
         planned = planned_pictures(missing, added)
         planned += [

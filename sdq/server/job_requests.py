@@ -45,17 +45,22 @@ class JobRequests:
             case Submit():
                 return await self._parts.submission.submit(message, session.identity)
             case Cancel():
-                request = session.requests.pop(message.target, None)
-                cancelled, kept = (
-                    await self._parts.cancelling.cancel(request) if request else (0, 0)
-                )
-                return CancelReply(message.request_id, cancelled, kept)
+                return await self._cancel(message, session)
             case CancelJobs():
                 return await self._parts.cancelling.cancel_jobs(message, session.identity)
             case ListJobs():
                 return await self._parts.job_list.list(message, session.identity)
             case DrainWorker():
                 return await self._drain(message)
+
+    async def _cancel(self, message: Cancel, session: Session) -> CancelReply:
+        request = session.requests.pop(message.target, None)
+        if request is None:
+            return CancelReply(message.request_id, 0, 0)
+        cancelled, kept = await self._parts.cancelling.cancel(request)
+        await session.finished(message.target)  # it may be committing jobs still
+        late_cancelled, late_kept = request.taken_back
+        return CancelReply(message.request_id, cancelled + late_cancelled, kept + late_kept)
 
     async def _drain(self, message: DrainWorker) -> Draining:
         roster = self._parts.roster

@@ -194,6 +194,12 @@ class Session:
         except SdqError as error:  # the disk is full, say; nobody waits for the answer
             log.warning("request %d: %s", request_id, error)
 
+    async def finished(self, request_id: int) -> None:
+        """Waits until nobody works at this request; its number may be used again then."""
+        task = self._tasks.get(request_id)
+        if task is not None:
+            await asyncio.wait({task})
+
     def send(self, message: msgspec.Struct) -> None:
         """Sends a reply; a client that is gone just does not hear it."""
         if self._is_dismissed:

@@ -39,6 +39,7 @@ class Request:
     is_attached: bool = False  # it waits for jobs that it does not want by itself
     is_cancelled: bool = False  # nothing more may be said
     waiting: dict[int, "Subscription"] = field(default_factory=dict)  # by picture index
+    taken_back: tuple[int, int] = (0, 0)  # stopped, kept: of jobs committed when it had ended
 
     def settle(self, index: int) -> int:
         """One picture less to come; how many are left."""

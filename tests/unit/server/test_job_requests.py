@@ -1,5 +1,6 @@
 """Draining over the wire's words; the other messages have modules of their own."""
 
+import asyncio
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from sdq.protocol.job_messages import CancelJobs, Draining, DrainWorker, JobsCan
 from sdq.protocol.messages import Cancel, CancelReply, Generate, Picture
 from sdq.server.dispatch import RedisGone
 from sdq.server.job_requests import JobRequests
+from sdq.server.subscriptions import Request
 from sdq.spec import SpecDraft
 from sdq.testing.rig import ListeningPeer, Rig, open_rig
 
@@ -19,6 +21,19 @@ from sdq.testing.rig import ListeningPeer, Rig, open_rig
 async def rig(tmp_path: Path):
     async with open_rig(tmp_path) as rig:
         yield rig
+
+
+class Asking(ListeningPeer):
+    """As much of a session as requests need."""
+
+    def __init__(self, identity: str) -> None:
+        super().__init__(identity)
+        self.requests: dict[int, Request] = {}
+        self.tasks: dict[int, asyncio.Task[None]] = {}
+
+    async def finished(self, request_id: int) -> None:
+        if request_id in self.tasks:
+            await asyncio.wait({self.tasks[request_id]})
 
 
 NOBODY: Any = SimpleNamespace(identity="10.0.0.1", requests={})
@@ -50,8 +65,7 @@ async def test_redis_that_is_away_is_said(rig: Rig):
 
 async def test_what_is_cancelled_says_no_more(rig: Rig):
     rig.bring_worker()
-    session: Any = ListeningPeer("10.0.0.1")
-    session.requests = {}
+    session: Any = Asking("10.0.0.1")
     requests = JobRequests(rig)
     await requests.wait(Generate(1, SpecDraft("a cat")), session)
     assert await requests.answer(Cancel(2, target=1), session) == CancelReply(2, 1, 0)
@@ -59,3 +73,22 @@ async def test_what_is_cancelled_says_no_more(rig: Rig):
     assert await requests.answer(CancelJobs(4, all_mine=True), session) == JobsCancelled(4, 0)
     await rig.draw_all()
     assert session.all(Picture) == []
+
+
+async def test_jobs_that_were_being_committed_are_counted_too(rig: Rig):
+    session: Any = Asking("10.0.0.1")
+    requests = JobRequests(rig)
+    original, committed = rig.table.add, asyncio.Event()
+
+    async def add(jobs, **limits):
+        added = await original(jobs, **limits)
+        committed.set()
+        await asyncio.sleep(0.02)
+        return added
+
+    rig.table.add = add  # type: ignore[method-assign]
+    message = Generate(1, SpecDraft("a cat"), count=3)
+    session.tasks[1] = asyncio.create_task(requests.wait(message, session))
+    await committed.wait()
+    assert await requests.answer(Cancel(2, target=1), session) == CancelReply(2, 3, 0)
+    assert session.told == []
