@@ -35,6 +35,9 @@ class Child:
     ``ready`` returns once the child does its work; without it a started child is ready. Output
     goes to ``log_file``. ``env`` may be changed between two starts. ``may_leave``: once it was
     ready, its exit code 0 means that it was told to end, and it is not started again.
+
+    A child that is told to stop gets SIGTERM, another one after ``hurry_after_seconds`` (a worker
+    gives back what it is drawing then), and SIGKILL after ``stop_timeout_seconds`` in all.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Child:
     ready: Callable[[], Awaitable[None]] | None = None
     ready_timeout_seconds: float = 60.0
     stop_timeout_seconds: float = 5.0
+    hurry_after_seconds: float | None = None
     may_leave: bool = False
 
 
@@ -193,7 +197,7 @@ class _Watched:
             ready.cancel()
             exited.cancel()
             await asyncio.wait({ready, exited})
-            await end(process, child.stop_timeout_seconds)
+            await end(process, child.stop_timeout_seconds, child.hurry_after_seconds)
 
     async def _become_ready(self) -> bool:
         if self.child.ready is None:
@@ -232,15 +236,19 @@ async def spawn(
     )
 
 
-async def end(process: Process, timeout_seconds: float) -> None:
-    """Ends a child and what it started: SIGTERM, a bounded wait, SIGKILL."""
+async def end(
+    process: Process, timeout_seconds: float, hurry_after_seconds: float | None = None
+) -> None:
+    """Ends a child and what it started: SIGTERM, once more for those in no hurry, SIGKILL."""
+    first_seconds = hurry_after_seconds or timeout_seconds
     try:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout_seconds):
-                    await process.wait()
+        for wait_seconds in (first_seconds, timeout_seconds - first_seconds):
+            if process.returncode is None and wait_seconds > 0:
+                with contextlib.suppress(ProcessLookupError):
+                    process.terminate()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait_seconds):
+                        await process.wait()
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -22,6 +22,11 @@ SERVER_READY_TIMEOUT_SECONDS = 30.0
 WORKER_READY_TIMEOUT_SECONDS = 900.0
 """Loading a large model from a slow disk takes minutes; a worker that cannot load it exits."""
 
+WORKER_HURRY_SECONDS = 4.0
+WORKER_STOP_SECONDS = 8.0
+"""Ctrl-C should not take a minute: a picture that takes longer is given back, and drawn after the
+next start."""
+
 
 def run_up(settings: Settings, *, model: str | None = None) -> int:
     """Runs the whole stack until SIGINT (130) or SIGTERM (0) and returns that exit code.
@@ -121,6 +126,8 @@ class _Parts:
             env=self._env.copy(),
             ready=ready,
             ready_timeout_seconds=WORKER_READY_TIMEOUT_SECONDS,
+            stop_timeout_seconds=WORKER_STOP_SECONDS,
+            hurry_after_seconds=WORKER_HURRY_SECONDS,
             may_leave=True,  # `sdq worker drain`
         )
         await self._supervisor.start(worker)

@@ -278,3 +278,28 @@ async def test_a_child_that_may_leave_is_started_again_after_a_kill(stage: Stage
     await stage.supervisor.start(child)
     os.kill(stage.pid("worker"), signal.SIGKILL)
     await until(lambda: stage.notes().count("worker started") == 2)
+
+
+async def test_a_child_in_no_hurry_is_asked_again_before_it_is_killed(stage: Stage):
+    patient = """
+import os, signal, sys, time
+from pathlib import Path
+folder = Path(sys.argv[2])
+asked = []
+def stop(*_):
+    asked.append(1)
+    with (folder / "notes").open("a") as file:
+        file.write(f"asked {len(asked)}\\n")
+    if len(asked) == 2:
+        sys.exit(0)
+signal.signal(signal.SIGTERM, stop)
+(folder / "patient.pid").write_text(str(os.getpid()))
+while True:
+    time.sleep(60)
+"""
+    child = stage.child("patient", patient)
+    child.ready = stage.appears("patient.pid")
+    child.hurry_after_seconds, child.stop_timeout_seconds = 0.3, 30
+    await stage.supervisor.start(child)
+    await stage.supervisor.stop()
+    assert stage.notes() == ["asked 1", "asked 2"]
