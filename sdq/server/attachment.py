@@ -10,6 +10,7 @@ from sdq.server.announcing import Announcer
 from sdq.server.job import Job
 from sdq.server.jobs import JobTable
 from sdq.server.library import Library
+from sdq.server.outcomes import in_words
 from sdq.server.subscriptions import Request, Subscription, Subscriptions
 
 _AGAIN = "`sdq generate` with the same parameters draws it again"
@@ -109,7 +110,8 @@ def _why_there_is_no_picture(job_id: str, job: Job | None) -> SdqError:
     if job.state is JobState.CANCELLED:
         return Cancelled("the job was cancelled", hint=_AGAIN)
     if job.state is JobState.FAILED:
-        error = SdqError(job.error_message or "the job failed", hint=_AGAIN)
+        message, hint = in_words(job.error_code, job.error_message)
+        error = SdqError(message or "the job failed", hint=hint or _AGAIN)
         error.code = job.error_code or GenerationFailed.code
         return error
     if not job.keep:

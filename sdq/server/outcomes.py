@@ -267,11 +267,15 @@ class Outcomes:
         if moved:
             log.warning("job %s failed: %s", job.job_id, message)
             self._news.forget(job.job_id)
-            hint = ""
-            if code == OutOfMemory.code:  # the worker's hint is a part of its message
-                message, _, hint = message.partition("; ")
-                hint = hint or MEMORY_HINT
-            self._subscriptions.fail(job.job_id, code, message, hint)
+            self._subscriptions.fail(job.job_id, code, *in_words(code, message))
+
+
+def in_words(code: str, message: str) -> tuple[str, str]:
+    """What a failed job's error says to people: message and hint."""
+    if code != OutOfMemory.code:
+        return message, ""
+    message, _, hint = message.partition("; ")  # the worker's hint is a part of its message
+    return message, hint or MEMORY_HINT
 
 
 def flaw_of(image: bytes, width: int, height: int) -> str:

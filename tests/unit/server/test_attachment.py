@@ -81,6 +81,18 @@ async def test_each_job_gets_its_own_answer_at_its_own_place(rig: Rig):
     assert [(one.index, one.remaining) for one in peer.all(Picture)][1:] == [(1, 0)]
 
 
+async def test_a_picture_too_large_for_the_device_comes_with_advice(rig: Rig):
+    (job_id,) = await rig.submit(CAT, ME)
+    await rig.table.move(
+        job_id, JobState.FAILED, error_code="out_of_memory", error_message="no room on cuda:0"
+    )
+    peer = ListeningPeer(YOU)
+    await rig.attach(peer, job_id)
+    (failure,) = peer.all(Failure)
+    assert (failure.code, failure.message) == ("out_of_memory", "no room on cuda:0")
+    assert "smaller picture" in failure.hint
+
+
 async def test_the_same_job_twice_and_in_several_requests(rig: Rig):
     (job_id,) = await rig.submit(CAT, ME)
     peer = ListeningPeer(YOU)
