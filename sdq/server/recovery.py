@@ -126,8 +126,11 @@ class Recovery:
             await self._table.take_back(lost)
         return bool(lost)
 
-    async def look(self, sending: Collection[str] = ()) -> bool:
+    async def look(self, sending: Collection[str] = (), *, absence_counts: bool = True) -> bool:
         """Looks once; whether a job waits again. ``sending``: jobs on their way to Redis.
+
+        ``absence_counts``: whether a worker without heartbeat is gone. If not, it is perhaps just
+        not heard yet; what workers say of themselves counts all the same.
 
         Call it after a refresh of the roster. Raises `RedisGone` and redis-py's errors: then
         `start_over`.
@@ -141,7 +144,9 @@ class Recovery:
             if job.job_id in sending:
                 continue
             if job.state is JobState.RUNNING:
-                suspicion = self._suspect_running(job)
+                suspicion = self._suspect_running(job, absence_counts)
+            elif not absence_counts:  # anybody may have it
+                suspicion = None
             else:
                 suspicion = self._suspect_given(job, job.job_id in queued)
             if suspicion is None:
@@ -172,14 +177,14 @@ class Recovery:
 
     # ------------------------------------------------------------ a job that was begun
 
-    def _suspect_running(self, job: Job) -> tuple[Verdict, str] | None:
+    def _suspect_running(self, job: Job, absence_counts: bool) -> tuple[Verdict, str] | None:
         trail, worker = self._trails[job.job_id], job.worker_id or "unknown"
         silent_seconds = self._news.silent_seconds(job)
         if trail.looks == 1:
             return None  # it was begun after the roster was refreshed, perhaps
         beat = self._roster.get(worker)
         if beat is None:
-            return self._blame(job), f"worker {worker} is gone"
+            return (self._blame(job), f"worker {worker} is gone") if absence_counts else None
         if job.job_id not in beat.active:
             if self._is_missing(trail, [beat]):
                 return self._blame(job), f"worker {worker} has it in hand no more"

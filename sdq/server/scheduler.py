@@ -122,12 +122,13 @@ class Scheduler:
             log.error("%s", error)
 
     async def recover(self) -> None:
-        """One look for lost jobs, unless the roster is not to be trusted at present."""
+        """One look for lost jobs. Who is not heard counts as gone only after a while."""
         now = self._clock()
         if self._ticked_at is not None and now - self._ticked_at > LATE_SECONDS:
             self._trust_roster_later()
         self._ticked_at = now
-        if now >= self._roster_counts_from and await self._recovery.look(self._sending):
+        absence_counts = now >= self._roster_counts_from
+        if await self._recovery.look(self._sending, absence_counts=absence_counts):
             self.wake()
 
     def _trust_roster_later(self) -> None:

@@ -136,6 +136,33 @@ async def test_a_worker_that_was_restarted_has_forgotten_its_job(rig: Rig):
     assert (row.state, row.deaths) == (JobState.QUEUED, 1)
 
 
+async def test_what_a_restarted_worker_says_counts_before_absence_does(rig: Rig):
+    """Right after a start of the server, or of Redis: nobody waits for heartbeats to lapse."""
+    job = await drawing(rig)
+    rig.recovery.start_over()
+    found = False
+    for _ in range(int(MISSING_SECONDS) + 3):
+        beat(rig, first=())
+        found |= await rig.recovery.look(absence_counts=False)
+    assert found
+    assert (await row_of(rig, job)).deaths == 1
+
+
+async def test_a_worker_that_is_not_heard_yet_keeps_its_job(rig: Rig):
+    job = await drawing(rig)
+    await rig.generate(ListeningPeer(), Generate(2, SpecDraft("a cat")))
+    await rig.scheduler.dispatch()
+    given = rig.dispatcher.take()  # by a worker that never came to say so
+    rig.recovery.start_over()
+    for _ in range(30):
+        beat(rig, second=())
+        assert not await rig.recovery.look(absence_counts=False)
+    assert await state_of(rig, job) is JobState.RUNNING
+    assert await state_of(rig, given) is JobState.DISPATCHED
+    assert await rig.recovery.look()
+    assert await state_of(rig, job) is JobState.QUEUED
+
+
 async def test_a_job_that_is_named_again_is_not_lost(rig: Rig):
     job = await drawing(rig)
     for _ in range(10):
