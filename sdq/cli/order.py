@@ -1,15 +1,12 @@
 """What a person asked for, once the flags are understood."""
 
-from dataclasses import dataclass
-
 import msgspec
 
 from sdq.protocol.vocabulary import CachePolicy, Priority
 from sdq.spec import SpecDraft
 
 
-@dataclass(frozen=True)
-class Order:
+class Order(msgspec.Struct, frozen=True):
     """``prompt`` ``None``: each line of standard input."""
 
     prompt: str | None

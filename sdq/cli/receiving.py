@@ -3,7 +3,6 @@
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -17,13 +16,12 @@ from sdq.protocol.messages import Accepted, CancelReply, Failure, Origin, Pictur
 MAX_ERRORS_KEPT = 8
 
 
-@dataclass
-class Tally:
+class Tally(msgspec.Struct):
     """How it went, over all requests."""
 
     asked: int = 0
     written: int = 0
-    errors: list[SdqError] = field(default_factory=list)
+    errors: list[SdqError] = []
     failed: int = 0
     kept: int = 0  # jobs of requests left early that go on for somebody else
     is_unsure: bool = False  # the server did not say what became of a request left early
@@ -59,8 +57,7 @@ class Tally:
         return codes.pop() if len(codes) == 1 and not self.written else 1
 
 
-@dataclass
-class Request:
+class Request(msgspec.Struct):
     """A request under way. ``first_n``: the ``{n}`` of its index 0."""
 
     first_n: int
@@ -68,8 +65,8 @@ class Request:
     prompt: str = ""  # empty: each picture has its own
     about: str = ""  # its place among others, for errors; empty for the only one
     job_ids: tuple[str, ...] = ()  # of an attach, by index
-    begun: float = field(default_factory=time.monotonic)
-    left: set[int] = field(init=False)
+    begun: float = msgspec.field(default_factory=time.monotonic)
+    left: set[int] = set()
 
     def __post_init__(self) -> None:
         self.left = set(range(self.count))
@@ -161,6 +158,8 @@ class Receiving:
             Origin.MADE: f"made in {as_duration(seconds)}",
             Origin.JOINED: f"made for somebody else too, in {as_duration(seconds)}",
         }[picture.cache]
+        if request.job_ids and picture.cache is not Origin.HIT:
+            origin = f"drawn meanwhile, waited {as_duration(seconds)}"  # for whom, we cannot say
         details = f"{origin}  seed {picture.spec.seed}  key {picture.key[:8]}"
         if path is None:
             self._sink.say(details)

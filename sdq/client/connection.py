@@ -103,6 +103,10 @@ class Line:
         return self._broken
 
     @property
+    def requests_in_flight(self) -> int:
+        return len(self._mailboxes)
+
+    @property
     def age_seconds(self) -> float:
         """Since the greeting."""
         return self._clock() - self._opened_at
@@ -121,7 +125,7 @@ class Line:
         Raises `ConnectionFailed`, and `ServerBusy` where the server's limit is reached.
         """
         limit = self.welcome.limits.max_requests_in_flight
-        if len(self._mailboxes) >= limit and not is_free:
+        if self.requests_in_flight >= limit and not is_free:
             raise ServerBusy(
                 f"{limit} requests are under way on this connection, and that is its limit",
                 hint="finish or leave some of them first",

@@ -1,7 +1,6 @@
 """The way to one server: a connection at a time, and another one when it is lost."""
 
 import asyncio
-import random
 
 from sdq.client.connection import Line, may_pass
 from sdq.errors import ConnectionFailed, SdqError
@@ -136,6 +135,8 @@ class Connector:
 
     def _next_delay_seconds(self) -> float:
         """Clients that lost the server at the same moment do not all come back at the same."""
+        import random  # 4 ms at the start of every command otherwise
+
         delay_seconds = self._delay_seconds * random.uniform(0.5, 1.0)  # noqa: S311  no secret
         self._delay_seconds = min(2 * self._delay_seconds, MAX_DELAY_SECONDS)
         return delay_seconds

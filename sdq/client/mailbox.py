@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
 from typing import BinaryIO
 
 import msgspec
@@ -69,8 +68,7 @@ class Budget:
         self._left_bytes += size_bytes
 
 
-@dataclass(frozen=True)
-class _InFile:
+class _InFile(msgspec.Struct, frozen=True):
     """A picture whose bytes wait in the mailbox's file."""
 
     picture: Picture  # without its image

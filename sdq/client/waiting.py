@@ -7,7 +7,6 @@ is asked again, in runs of neighbours.
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 import msgspec
 
@@ -43,8 +42,7 @@ WhenLeft = Callable[[CancelReply | None], None]
 """Told what became of the jobs of a request that was left early; ``None``: nobody knows."""
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """A request on the wire. ``indices``: of the pictures, in the order of the wire."""
 
     request_id: int

@@ -61,6 +61,7 @@ class ScriptedJobs:
         self.jobs: dict[str, ScriptedJob] = {}
         self.library: set[str] = set()
         self.drawn: Counter[str] = Counter()
+        self.waiting = 0  # for the end of a job, over all connections
         self._count = 0
 
     def finish(self, *job_ids: str, state: JobState = JobState.SUCCEEDED) -> None:
@@ -156,7 +157,11 @@ class ScriptedJobs:
                         request_id, index, job.job_id, job.state, step=1, steps=20, eta_seconds=4.0
                     )
                 )
-                await job.ended.wait()
+                self.waiting += 1
+                try:
+                    await job.ended.wait()
+                finally:
+                    self.waiting -= 1
             remaining -= 1
             if job is None:
                 peer.send(Failure(request_id, index, remaining, "unknown_job", "no such job"))

@@ -28,7 +28,7 @@ async def heard(server: ScriptedServer, kind: type[ClientMessage], count: int = 
 
 async def all_under_way(table: ScriptedJobs, count: int) -> None:
     async with asyncio.timeout(20):
-        while len(table.jobs) < count:  # noqa: ASYNC110  bounded, and the table has no events
+        while table.waiting < count:  # noqa: ASYNC110  bounded, and the table has no events
             await asyncio.sleep(0.01)
 
 
@@ -142,10 +142,12 @@ async def test_attach_goes_on_too(start: Sdq, tmp_path: Path) -> None:
         await server.stop()
         await server.start()
         await heard(server, Attach, 2)
+        await all_under_way(table, 2)
         table.finish()
         outcome = await running.outcome()
     assert outcome.code == 0
     assert outcome.lines == ["x-1.png", "x-2.png"]
+    assert outcome.stderr.count("drawn meanwhile, waited ") == 2
 
 
 async def test_what_a_person_sees(tmp_path: Path) -> None:

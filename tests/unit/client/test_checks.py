@@ -2,7 +2,7 @@
 
 import pytest
 
-from sdq.client.checks import check_count, check_draft
+from sdq.client.checks import check_count, check_draft, check_job_ids
 from sdq.errors import InvalidSpec, UsageError
 from sdq.spec import SpecDraft
 from sdq.testing.transport import LIMITS
@@ -54,3 +54,20 @@ def test_a_wrong_size_comes_with_the_nearest_good_ones() -> None:
 def test_the_number_of_pictures_has_a_limit(count: int) -> None:
     with pytest.raises(UsageError, match="1 to 100"):
         check_count(count, 0, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("job_ids", "message"),
+    [
+        ([], "0 jobs"),
+        (["a"] * 1_001, "1001 jobs"),
+        (["01m8", "NO"], "'NO' is no job id"),
+        (["a/b"], "no job id"),
+        ([""], "no job id"),
+        (["a" * 41], "no job id"),
+    ],
+)
+def test_what_cannot_be_job_ids(job_ids: list[str], message: str) -> None:
+    check_job_ids(["01m84jr13ky1zvx7ypn73pqhvz"] * 1_000)
+    with pytest.raises(UsageError, match=message):
+        check_job_ids(job_ids)

@@ -9,7 +9,7 @@ import pytest
 
 from sdq import Client
 from sdq.client.news import News, Reconnected, Reconnecting
-from sdq.errors import ConnectionFailed, NotAllowed, ProtocolError, ServerLeaving
+from sdq.errors import ConnectionFailed, NotAllowed, ProtocolError
 from sdq.protocol.job_messages import Attach, CancelJobs
 from sdq.protocol.messages import (
     Cancel,
@@ -35,7 +35,6 @@ from sdq.testing.transport import (
 )
 
 DRAFT = SpecDraft(prompt="a red circle")
-LEAVING = ErrorReply(None, ServerLeaving.code, "the server is started again")
 
 
 class Reader:
@@ -114,11 +113,14 @@ async def test_a_server_that_dies_and_comes_back() -> None:
     assert last is pictures[-1]
 
 
-async def test_a_server_that_says_that_it_leaves() -> None:
+@pytest.mark.parametrize("code", ["leaving", "busy", "protocol"])
+async def test_a_server_that_says_why_it_hangs_up(code: str) -> None:
+    """``protocol``: it heard nothing for too long, as of a laptop that slept."""
+    word = ErrorReply(None, code, "the server is started again")
     async with served() as (server, table, client):
         reader = Reader(client.generate(DRAFT))
         await reader.until(lambda: bool(reader.of(Progress)))
-        await server.stop(word=LEAVING)
+        await server.stop(word=word)
         await server.start()
         await reader.until(lambda: len(reader.of(Progress)) == 2)
         table.finish()
