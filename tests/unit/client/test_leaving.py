@@ -1,15 +1,21 @@
 """Taking a request back: what is sent, what is counted, and how long it may take."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from sdq.client import leaving
 from sdq.client.connection import Line
 from sdq.client.leaving import take_back
+from sdq.client.news import Reconnecting
 from sdq.protocol.job_messages import CancelJobs, JobsCancelled
-from sdq.protocol.messages import Cancel, CancelReply, ClientMessage
+from sdq.protocol.messages import Cancel, CancelReply, ClientMessage, Picture, Progress
+from sdq.protocol.states import JobState
+from sdq.spec import SpecDraft
 from sdq.testing.transport import Handler, ScriptedPeer, ScriptedServer
+
+DRAFT = SpecDraft(prompt="a red circle")
 
 
 async def taken_back(handler: Handler, *job_ids: str) -> CancelReply | None:
@@ -54,3 +60,67 @@ async def test_a_server_that_says_nothing_is_not_waited_for(
     monkeypatch.setattr(leaving, "CANCEL_TIMEOUT_SECONDS", 0.05)
     async with asyncio.timeout(5):
         assert await taken_back(silent) is None
+
+
+# ------------------------------------------------------------------ leaving a request early
+
+
+async def left(reader: Any) -> None:
+    reader.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader.task
+
+
+async def test_leaving_early_tells_what_was_kept(served: Any, read: Any) -> None:
+    told: list[CancelReply | None] = []
+    async with served() as (_, _, client):
+        reader = read(client.generate(DRAFT, when_left=told.append))
+        await reader.until(lambda: bool(reader.of(Progress)))
+        await left(reader)
+    (reply,) = told
+    assert reply is not None
+    assert (reply.cancelled, reply.kept) == (1, 0)
+
+
+async def test_leaving_after_a_reconnection_takes_the_jobs_back(served: Any, read: Any) -> None:
+    """An attach wants nothing by itself: ending it would leave the lost request's wish."""
+    told: list[CancelReply | None] = []
+    async with served() as (server, table, client):
+        reader = read(client.generate(DRAFT, count=2, when_left=told.append))
+        await reader.until(lambda: len(reader.of(Progress)) == 2)
+        table.finish("job0")
+        await reader.until(lambda: bool(reader.of(Picture)))
+        await server.stop()
+        await server.start()
+        await reader.until(lambda: len(reader.of(Progress)) == 3)
+        await left(reader)
+        (cancel,) = server.heard_of(CancelJobs)
+    assert isinstance(cancel, CancelJobs)
+    assert cancel.job_ids == ("job1",)
+    assert table.jobs["job1"].state is JobState.CANCELLED
+    assert told[0] is not None
+
+
+async def test_leaving_while_reconnecting_is_quick_and_says_that_nobody_knows(
+    served: Any, read: Any
+) -> None:
+    told: list[CancelReply | None] = []
+    async with served() as (server, _, client):
+        reader = read(client.generate(DRAFT, when_left=told.append))
+        await reader.until(lambda: bool(reader.of(Progress)))
+        await server.stop()
+        await reader.until(lambda: bool(reader.of(Reconnecting)))
+        async with asyncio.timeout(1):
+            await left(reader)
+    assert told == [None]
+
+
+async def test_leaving_an_attach_stops_no_job(served: Any, read: Any) -> None:
+    async with served() as (server, table, client):
+        await client.submit(DRAFT)
+        reader = read(client.attach(["job0"]))
+        await reader.until(lambda: bool(reader.of(Progress)))
+        await left(reader)
+        assert len(server.heard_of(Cancel)) == 1
+        assert not server.heard_of(CancelJobs)
+        assert table.jobs["job0"].state is JobState.RUNNING

@@ -1,19 +1,18 @@
 """A request that waits while its server dies and comes back: every picture once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
+from typing import Any
 
 import msgspec
 import pytest
 
 from sdq import Client
-from sdq.client.news import News, Reconnected, Reconnecting
+from sdq.client.news import Reconnected, Reconnecting
 from sdq.errors import ConnectionFailed, NotAllowed, ProtocolError
-from sdq.protocol.job_messages import Attach, CancelJobs
+from sdq.protocol.job_messages import Attach
 from sdq.protocol.messages import (
     Cancel,
-    CancelReply,
     ClientMessage,
     ErrorReply,
     Failure,
@@ -37,55 +36,13 @@ from sdq.testing.transport import (
 DRAFT = SpecDraft(prompt="a red circle")
 
 
-class Reader:
-    """Reads a request's news in a task, as a person would see them."""
-
-    def __init__(self, news: AsyncIterator[News]) -> None:
-        self.news: list[News] = []
-        self._changed = asyncio.Event()
-        self.task = asyncio.create_task(self._read(news))
-
-    async def _read(self, news: AsyncIterator[News]) -> None:
-        async with aclosing(news) as items:  # type: ignore[type-var]
-            async for item in items:
-                self.news.append(item)
-                self._changed.set()
-
-    def of(self, kind: type[News]) -> list[News]:
-        return [item for item in self.news if isinstance(item, kind)]
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not condition():
-                assert not self.task.done(), self.task
-                self._changed.clear()
-                await self._changed.wait()
-
-    async def end(self) -> list[Picture]:
-        async with asyncio.timeout(10):
-            await self.task
-        return [item for item in self.news if isinstance(item, Picture)]
-
-
-@asynccontextmanager
-async def served(
-    *, reconnect_seconds: float = 10
-) -> AsyncIterator[tuple[ScriptedServer, ScriptedJobs, Client]]:
-    table = ScriptedJobs()
-    async with (
-        ScriptedServer(table.handle) as server,
-        await Client.connect(server.address, reconnect_seconds=reconnect_seconds) as client,
-    ):
-        yield server, table, client
-
-
 async def heard(server: ScriptedServer, kind: type[ClientMessage], count: int = 1) -> None:
     await server.heard_enough(lambda: len(server.heard_of(kind)) >= count, timeout_seconds=10)
 
 
-async def test_a_server_that_dies_and_comes_back() -> None:
+async def test_a_server_that_dies_and_comes_back(served: Any, read: Any) -> None:
     async with served() as (server, table, client):
-        reader = Reader(client.generate(DRAFT, count=3, first_index=5))
+        reader = read(client.generate(DRAFT, count=3, first_index=5))
         await reader.until(lambda: len(reader.of(Progress)) == 3)
         table.finish("job0")
         await reader.until(lambda: len(reader.of(Picture)) == 1)
@@ -114,11 +71,11 @@ async def test_a_server_that_dies_and_comes_back() -> None:
 
 
 @pytest.mark.parametrize("code", ["leaving", "busy", "protocol"])
-async def test_a_server_that_says_why_it_hangs_up(code: str) -> None:
+async def test_a_server_that_says_why_it_hangs_up(served: Any, read: Any, code: str) -> None:
     """``protocol``: it heard nothing for too long, as of a laptop that slept."""
     word = ErrorReply(None, code, "the server is started again")
     async with served() as (server, table, client):
-        reader = Reader(client.generate(DRAFT))
+        reader = read(client.generate(DRAFT))
         await reader.until(lambda: bool(reader.of(Progress)))
         await server.stop(word=word)
         await server.start()
@@ -130,9 +87,9 @@ async def test_a_server_that_says_why_it_hangs_up(code: str) -> None:
     assert news.reason.endswith("the server is started again")
 
 
-async def test_what_it_forgot_is_asked_for_again() -> None:
+async def test_what_it_forgot_is_asked_for_again(served: Any, read: Any) -> None:
     async with served() as (server, table, client):
-        reader = Reader(client.generate(DRAFT, count=2, wait=False))
+        reader = read(client.generate(DRAFT, count=2, wait=False))
         await reader.until(lambda: len(reader.of(Progress)) == 2)
         await server.stop()
         table.forget()
@@ -147,10 +104,10 @@ async def test_what_it_forgot_is_asked_for_again() -> None:
     assert not reader.of(Failure)
 
 
-async def test_refresh_is_not_drawn_twice() -> None:
+async def test_refresh_is_not_drawn_twice(served: Any, read: Any) -> None:
     async with served() as (server, table, client):
         table.library.add(pictures_of(Generate(0, DRAFT))[0].key)
-        reader = Reader(client.generate(DRAFT, cache="refresh"))
+        reader = read(client.generate(DRAFT, cache="refresh"))
         await reader.until(lambda: bool(reader.of(Progress)))
         await server.stop()
         table.finish()
@@ -160,10 +117,12 @@ async def test_refresh_is_not_drawn_twice() -> None:
     assert len(server.heard_of(Generate)) == 1
 
 
-async def test_a_job_that_was_stopped_while_the_server_was_gone_is_asked_for_again() -> None:
+async def test_a_job_that_was_stopped_while_the_server_was_gone_is_asked_for_again(
+    served: Any, read: Any
+) -> None:
     """With ``cache`` off, a server stops the job of a client that vanishes."""
     async with served() as (server, table, client):
-        reader = Reader(client.generate(DRAFT, cache="off"))
+        reader = read(client.generate(DRAFT, cache="off"))
         await reader.until(lambda: bool(reader.of(Progress)))
         await server.stop()
         table.finish(state=JobState.CANCELLED)
@@ -173,7 +132,7 @@ async def test_a_job_that_was_stopped_while_the_server_was_gone_is_asked_for_aga
         assert len(await reader.end()) == 1
 
 
-async def test_a_picture_that_was_drawn_and_not_kept_is_asked_for_again() -> None:
+async def test_a_picture_that_was_drawn_and_not_kept_is_asked_for_again(read: Any) -> None:
     table = ScriptedJobs()
 
     async def handle(peer: ScriptedPeer, message: ClientMessage) -> None:
@@ -186,7 +145,7 @@ async def test_a_picture_that_was_drawn_and_not_kept_is_asked_for_again() -> Non
         ScriptedServer(handle) as server,
         await Client.connect(server.address, reconnect_seconds=10) as client,
     ):
-        reader = Reader(client.generate(DRAFT, cache="off"))
+        reader = read(client.generate(DRAFT, cache="off"))
         await reader.until(lambda: bool(reader.of(Progress)))
         await server.stop()
         table.finish()
@@ -196,9 +155,11 @@ async def test_a_picture_that_was_drawn_and_not_kept_is_asked_for_again() -> Non
         assert len(await reader.end()) == 1
 
 
-async def test_a_job_that_is_cancelled_after_the_return_stays_cancelled() -> None:
+async def test_a_job_that_is_cancelled_after_the_return_stays_cancelled(
+    served: Any, read: Any
+) -> None:
     async with served() as (server, table, client):
-        reader = Reader(client.generate(DRAFT))
+        reader = read(client.generate(DRAFT))
         await reader.until(lambda: bool(reader.of(Progress)))
         await server.stop()
         await server.start()
@@ -210,7 +171,7 @@ async def test_a_job_that_is_cancelled_after_the_return_stays_cancelled() -> Non
     assert failure.code == "cancelled"
 
 
-async def test_hits_that_had_not_come_are_asked_for_in_runs() -> None:
+async def test_hits_that_had_not_come_are_asked_for_in_runs(read: Any) -> None:
     came: list[ScriptedPeer] = []
 
     async def handle(peer: ScriptedPeer, message: ClientMessage) -> None:
@@ -230,7 +191,7 @@ async def test_hits_that_had_not_come_are_asked_for_in_runs() -> None:
         ScriptedServer(handle) as server,
         await Client.connect(server.address, reconnect_seconds=10) as client,
     ):
-        reader = Reader(client.generate(DRAFT, count=7))
+        reader = read(client.generate(DRAFT, count=7))
         pictures = await reader.end()
         runs = [
             (item.first_index, item.count)
@@ -242,9 +203,9 @@ async def test_hits_that_had_not_come_are_asked_for_in_runs() -> None:
     assert all(item.spec == resolved(DRAFT, item.index) for item in pictures)
 
 
-async def test_it_never_comes_back() -> None:
+async def test_it_never_comes_back(served: Any, read: Any) -> None:
     async with served(reconnect_seconds=0.4) as (server, _, client):
-        reader = Reader(client.generate(DRAFT, count=2))
+        reader = read(client.generate(DRAFT, count=2))
         await reader.until(lambda: len(reader.of(Progress)) == 2)
         await server.stop()
         with pytest.raises(ConnectionFailed, match=r"did not come back within 0\.4 s") as caught:
@@ -253,9 +214,9 @@ async def test_it_never_comes_back() -> None:
     assert "same command again" in caught.value.hint
 
 
-async def test_no_reconnecting_where_it_is_switched_off() -> None:
+async def test_no_reconnecting_where_it_is_switched_off(served: Any, read: Any) -> None:
     async with served(reconnect_seconds=0) as (server, _, client):
-        reader = Reader(client.generate(DRAFT))
+        reader = read(client.generate(DRAFT))
         await reader.until(lambda: bool(reader.of(Progress)))
         await server.stop()
         with pytest.raises(ConnectionFailed, match="lost the server") as caught:
@@ -264,20 +225,20 @@ async def test_no_reconnecting_where_it_is_switched_off() -> None:
     assert "sdq attach job0" in caught.value.hint
 
 
-async def test_what_cannot_pass_is_not_waited_for() -> None:
+async def test_what_cannot_pass_is_not_waited_for(served: Any, read: Any) -> None:
     async with served() as (server, _, client):
-        reader = Reader(client.generate(DRAFT))
+        reader = read(client.generate(DRAFT))
         await reader.until(lambda: bool(reader.of(Progress)))
         await server.stop(word=ErrorReply(None, "not_allowed", "your token was withdrawn"))
         with pytest.raises(NotAllowed, match="token"):
             await reader.end()
 
 
-async def test_attaching() -> None:
+async def test_attaching(served: Any, read: Any) -> None:
     async with served() as (server, table, client):
         submitted = await client.submit(DRAFT, count=3)
         ids = [item.job_id or "" for item in submitted.pictures]
-        reader = Reader(client.attach([ids[2], "gone", ids[0]]))
+        reader = read(client.attach([ids[2], "gone", ids[0]]))
         await heard(server, Attach)
         table.finish(ids[2])
         await reader.until(lambda: bool(reader.of(Picture)))
@@ -291,65 +252,6 @@ async def test_attaching() -> None:
     assert isinstance(failure, Failure)
     assert (failure.index, failure.code) == (1, "unknown_job")
     assert not server.heard_of(Generate)
-
-
-async def left(reader: Reader) -> None:
-    reader.task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await reader.task
-
-
-async def test_leaving_early_tells_what_was_kept() -> None:
-    told: list[CancelReply | None] = []
-    async with served() as (_, _, client):
-        reader = Reader(client.generate(DRAFT, when_left=told.append))
-        await reader.until(lambda: bool(reader.of(Progress)))
-        await left(reader)
-    (reply,) = told
-    assert reply is not None
-    assert (reply.cancelled, reply.kept) == (1, 0)
-
-
-async def test_leaving_after_a_reconnection_takes_the_jobs_back() -> None:
-    """An attach wants nothing by itself: ending it would leave the lost request's wish."""
-    told: list[CancelReply | None] = []
-    async with served() as (server, table, client):
-        reader = Reader(client.generate(DRAFT, count=2, when_left=told.append))
-        await reader.until(lambda: len(reader.of(Progress)) == 2)
-        table.finish("job0")
-        await reader.until(lambda: bool(reader.of(Picture)))
-        await server.stop()
-        await server.start()
-        await reader.until(lambda: len(reader.of(Progress)) == 3)
-        await left(reader)
-        (cancel,) = server.heard_of(CancelJobs)
-    assert isinstance(cancel, CancelJobs)
-    assert cancel.job_ids == ("job1",)
-    assert table.jobs["job1"].state is JobState.CANCELLED
-    assert told[0] is not None
-
-
-async def test_leaving_while_reconnecting_is_quick_and_says_that_nobody_knows() -> None:
-    told: list[CancelReply | None] = []
-    async with served() as (server, _, client):
-        reader = Reader(client.generate(DRAFT, when_left=told.append))
-        await reader.until(lambda: bool(reader.of(Progress)))
-        await server.stop()
-        await reader.until(lambda: bool(reader.of(Reconnecting)))
-        async with asyncio.timeout(1):
-            await left(reader)
-    assert told == [None]
-
-
-async def test_leaving_an_attach_stops_no_job() -> None:
-    async with served() as (server, table, client):
-        await client.submit(DRAFT)
-        reader = Reader(client.attach(["job0"]))
-        await reader.until(lambda: bool(reader.of(Progress)))
-        await left(reader)
-        assert len(server.heard_of(Cancel)) == 1
-        assert not server.heard_of(CancelJobs)
-        assert table.jobs["job0"].state is JobState.RUNNING
 
 
 async def test_an_iterator_that_nobody_reads_holds_nothing_up() -> None:
@@ -392,10 +294,10 @@ async def test_a_request_that_ends_before_its_last_picture() -> None:
             [item async for item in client.generate(DRAFT, count=2)]
 
 
-async def test_closing_the_client_ends_who_waits_and_who_reconnects() -> None:
+async def test_closing_the_client_ends_who_waits_and_who_reconnects(read: Any) -> None:
     async with ScriptedServer(stays_silent()) as server:
         client = await Client.connect(server.address)
-        reader = Reader(client.generate(DRAFT))
+        reader = read(client.generate(DRAFT))
         await reader.until(lambda: bool(reader.news))
         await server.stop()
         await reader.until(lambda: bool(reader.of(Reconnecting)))
