@@ -19,6 +19,7 @@ from sdq.errors import (
 from sdq.protocol.codec import InvalidMessage
 from sdq.protocol.connection import ServerConnection
 from sdq.protocol.constants import HANDSHAKE_TIMEOUT_SECONDS, WRITE_TIMEOUT_SECONDS
+from sdq.protocol.job_messages import CancelJobs
 from sdq.protocol.messages import (
     Cancel,
     ClientMessage,
@@ -144,7 +145,8 @@ class Session:
         if isinstance(message, Pong | Hello):
             return
         try:
-            self._check_room(message.request_id, is_free=isinstance(message, Cancel))
+            ends_others = isinstance(message, Cancel | CancelJobs)
+            self._check_room(message.request_id, ends_others=ends_others)
             if isinstance(message, Generate) and self._handler.quick(message, self):
                 return
         except SdqError as error:
@@ -153,14 +155,12 @@ class Session:
         task = asyncio.create_task(self._answer(message))
         self._tasks[message.request_id] = task
 
-    def _check_room(self, request_id: int, *, is_free: bool) -> None:
-        """``is_free``: a message that ends others is taken even when there is no room left."""
+    def _check_room(self, request_id: int, *, ends_others: bool) -> None:
+        """What ends other requests is taken even when there is no room left for more of them."""
         if request_id in self._tasks or request_id in self.requests:
             raise InvalidMessage(f"request_id {request_id} is already under way")
-        if is_free:
-            return
         under_way = len(self._tasks.keys() | self.requests.keys())
-        if under_way >= self._limits.max_requests_in_flight:
+        if under_way >= self._limits.max_requests_in_flight * (2 if ends_others else 1):
             raise ServerBusy(
                 f"{under_way} requests are under way on this connection",
                 hint="wait for answers before asking on",

@@ -216,16 +216,17 @@ async def test_ended_while_a_picture_is_read_it_says_nothing_more(rig: Rig):
     await rig.draw_all()
     peer = ListeningPeer(YOU)
     request = Request(1, peer, remaining=2, is_attached=True)
-    original = rig.library.get
+    original, reads = rig.library.get, []
 
     async def get(key: str):
+        reads.append(key)
         found = await original(key)
         await rig.cancelling.cancel(request)
         return found
 
     rig.library.get = get  # type: ignore[method-assign]
     await rig.attachment.attach(Attach(1, tuple(job_ids)), request)
-    assert peer.told == []
+    assert (peer.told, len(reads)) == ([], 1)
 
 
 async def test_after_a_restart_the_jobs_are_there_to_attach_to(tmp_path: Path):

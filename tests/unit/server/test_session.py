@@ -7,7 +7,8 @@ import pytest
 
 from sdq.errors import LocalProtocolError, ServerLeaving
 from sdq.protocol.constants import WRITE_TIMEOUT_SECONDS
-from sdq.protocol.messages import ErrorReply, Pong, Removed
+from sdq.protocol.job_messages import CancelJobs
+from sdq.protocol.messages import Cancel, ErrorReply, ListModels, Pong, Removed
 from sdq.server.outboxes import Outboxes
 from sdq.server.session import Session
 from sdq.testing.transport import LIMITS
@@ -79,3 +80,19 @@ def test_after_taking_leave_nothing_more_is_said():
     assert [type(message) for message in wire.sent] == [Pong, ErrorReply]
     leave = wire.sent[-1]
     assert (leave.request_id, leave.code, leave.hint) == (None, "leaving", "come back")
+
+
+@pytest.mark.parametrize("ends_others", [Cancel(7, target=1), CancelJobs(7, all_mine=True)])
+def test_what_ends_others_has_room_of_its_own_but_not_without_bound(ends_others: Any):
+    wire: Any = Wire()
+    nothing: Any = SimpleNamespace()
+    session = Session(wire, nothing, nothing, LIMITS, Outboxes())
+    most = LIMITS.max_requests_in_flight
+    session.requests = dict.fromkeys(range(1_000, 1_000 + most), nothing)
+    session._take(ListModels(7))
+    (refused,) = wire.sent
+    assert (refused.request_id, refused.code) == (7, "busy")
+    session._check_room(7, ends_others=True)
+    session.requests |= dict.fromkeys(range(5_000, 5_000 + most), nothing)
+    session._take(ends_others)
+    assert [reply.code for reply in wire.sent] == ["busy"] * 2
