@@ -79,7 +79,7 @@ FULL = Scale(
     persons=10,
     workers=4,
     pictures=540,
-    seconds=130.0,
+    seconds=115.0,
     kills={
         (Target.WORKER, Blow.KILLED): 14,
         (Target.WORKER, Blow.STOPPED): 8,
@@ -118,7 +118,7 @@ REAL = Scale(
     persons=4,
     workers=2,
     pictures=36,
-    seconds=40.0,
+    seconds=30.0,
     kills={
         (Target.WORKER, Blow.KILLED): 3,
         (Target.WORKER, Blow.STOPPED): 1,
