@@ -43,8 +43,8 @@ class Storage:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Everything that a request passes through, one of each for the server."""
+class Queue:
+    """From the table to the workers and back."""
 
     catalog: Catalog
     library: Library
@@ -60,6 +60,12 @@ class Parts:
     recovery: Recovery
     waiting: Waiting
     scheduler: Scheduler
+
+
+@dataclass(frozen=True)
+class Parts(Queue):
+    """Everything that a request passes through, one of each for the server."""
+
     cancelling: Cancelling
     generation: Generation
     submission: Submission
@@ -78,30 +84,12 @@ def wire(
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Parts:
     """Starts nothing: the owner runs the scheduler. ``monotonic``: the clock of the roster."""
-    catalog, library, clock = storage.catalog, storage.library, storage.clock
-    table = JobTable(storage.database, clock=clock)
-    turns, wants = Turns(storage.database, clock=clock), Wants(storage.database, clock=clock)
-    subscriptions = Subscriptions()
-    speeds, news = Speeds(roster), News(clock=monotonic)
-    outcomes = Outcomes(table, library, subscriptions, dispatcher, roster, speeds, news)
-    recovery = Recovery(table, outcomes, dispatcher, roster, speeds, news, ears, clock=monotonic)
-    waiting = Waiting(table, turns, roster, speeds, news)
-    scheduler = Scheduler(
-        table,
-        turns,
-        dispatcher,
-        roster,
-        catalog,
-        recovery,
-        waiting,
-        subscriptions,
-        news,
-        ears,
-        clock=monotonic,
-    )
-    announcer = Announcer(waiting, news.steps)
-    cancelling = Cancelling(table, wants, dispatcher, scheduler, subscriptions)
-    planner = Planner(catalog, max_count=max_count)
+    queue = _wire_queue(storage, dispatcher, roster, ears, monotonic)
+    table, library, subscriptions = queue.table, queue.library, queue.subscriptions
+    scheduler = queue.scheduler
+    announcer = Announcer(queue.waiting, queue.news.steps)
+    cancelling = Cancelling(table, queue.wants, dispatcher, scheduler, subscriptions)
+    planner = Planner(queue.catalog, max_count=max_count)
     enlistment = Enlistment(
         table, library, subscriptions, cancelling, max_queued_jobs=max_queued_jobs
     )
@@ -109,6 +97,31 @@ def wire(
         planner, library, enlistment, cancelling, announcer, roster, scheduler, subscriptions
     )
     return Parts(
+        **vars(queue),
+        cancelling=cancelling,
+        generation=generation,
+        submission=Submission(planner, table, enlistment, scheduler),
+        attachment=Attachment(table, library, subscriptions, announcer),
+        job_list=JobList(queue.wants, announcer, clock=storage.clock),
+    )
+
+
+def _wire_queue(
+    storage: Storage,
+    dispatcher: Dispatcher,
+    roster: Roster,
+    ears: Ears,
+    clock: Callable[[], float],
+) -> Queue:
+    catalog, library, database = storage.catalog, storage.library, storage.database
+    table, subscriptions = JobTable(database, clock=storage.clock), Subscriptions()
+    turns, wants = Turns(database, clock=storage.clock), Wants(database, clock=storage.clock)
+    speeds, news = Speeds(roster), News(clock=clock)
+    outcomes = Outcomes(table, library, subscriptions, dispatcher, roster, speeds, news)
+    recovery = Recovery(table, outcomes, dispatcher, roster, speeds, news, ears, clock=clock)
+    waiting = Waiting(table, turns, roster, speeds, news)
+    work = (table, turns, dispatcher, roster, catalog, recovery, waiting)
+    return Queue(
         catalog=catalog,
         library=library,
         table=table,
@@ -122,10 +135,5 @@ def wire(
         outcomes=outcomes,
         recovery=recovery,
         waiting=waiting,
-        scheduler=scheduler,
-        cancelling=cancelling,
-        generation=generation,
-        submission=Submission(planner, table, enlistment, scheduler),
-        attachment=Attachment(table, library, subscriptions, announcer),
-        job_list=JobList(wants, announcer, clock=clock),
+        scheduler=Scheduler(*work, subscriptions, news, ears, clock=clock),
     )
