@@ -111,12 +111,12 @@ class Part:
                 self._process.send_signal(signal.SIGCONT)
 
     async def close(self, *, gently: bool = False) -> int | None:
-        """Ends it for good; its exit code when it ended by SIGTERM, ``None`` when killed."""
+        """Ends it for good. Its exit code; 0 when it was away, ``None`` when it was killed."""
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait({self._keeper})
         if (process := self._process) is None:
-            return None
+            return 0
         try:
             if gently:
                 process.terminate()
@@ -244,7 +244,9 @@ class Stack:
         for part in reversed(self.parts):
             if part.target is not Target.REDIS:
                 exit_code = await part.close(gently=True)
-                if exit_code != 0:
+                if exit_code is None:
+                    wrong.append(f"{part.name} did not end within {END_SECONDS:g} s of SIGTERM")
+                elif exit_code:
                     wrong.append(f"{part.name} ended with {exit_code} after SIGTERM")
         return wrong
 
