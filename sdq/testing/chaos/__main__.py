@@ -19,12 +19,16 @@ _SCALES = {"full": FULL, "short": SHORT, "real": REAL}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    names = options.scales or ["full", "real"]
+    if unknown := set(names) - set(_SCALES):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
     seed = secrets.randbits(32) if options.seed is None else options.seed
     root = Path(tempfile.mkdtemp(prefix="sdq-chaos-"))
     is_good = False
     try:
-        for name in options.scales:
+        for name in names:
             began = time.monotonic()
             is_good = asyncio.run(_run_once(seed, _SCALES[name], root / name))
             print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
@@ -66,7 +70,7 @@ def _tell(text: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sdq.testing.chaos", description=__doc__)
     parser.add_argument(
-        "scales", nargs="*", choices=[*_SCALES, []], default=["full", "real"], help="what to run"
+        "scales", nargs="*", metavar="SCALE", help="full, short, real; default: full and real"
     )
     parser.add_argument("--seed", type=int, help="of a run to repeat; default: a new one")
     parser.add_argument("--keep", action="store_true", help="keep the files of a good run too")
