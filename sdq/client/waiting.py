@@ -5,7 +5,7 @@ that are known are attached to, so that nothing is drawn twice; for the other in
 is asked again, in runs of neighbours.
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 
 import msgspec
@@ -73,7 +73,6 @@ class Waiting:
         self._origins: dict[int, Origin] = {}  # as promised before a loss
         self._moving: set[int] = set()  # of which there was progress since the last loss
         self._was_accepted = False
-        self._was_lost = False
         self._line: Line | None = None
         self._mailbox: Mailbox | None = None
 
@@ -112,7 +111,8 @@ class Waiting:
         if known:
             indices = tuple(known)
             job_ids = tuple(self._jobs[index] for index in indices)
-            request_id = line.begin(lambda number: Attach(number, job_ids), mailbox)
+            resumes = self._order is not None
+            request_id = line.begin(lambda number: Attach(number, job_ids, resumes), mailbox)
         else:
             indices = _first_run(self._unasked, line.welcome.limits.max_count)
             request_id = line.begin(lambda number: self._generate(number, indices), mailbox)
@@ -154,7 +154,6 @@ class Waiting:
         self._parts.clear()
         self._moving.clear()
         self._unasked = set(self._left)
-        self._was_lost = True
 
     def _how_to_go_on(self) -> str:
         jobs = [self._jobs[index] for index in sorted(self._left & self._jobs.keys())]
@@ -272,17 +271,9 @@ class Waiting:
         if self._line.broken is None:
             targets = [part.request_id for part in parts]
             with suppress(SdqError):
-                outcome = await take_back(self._line, targets, self._jobs_to_take_back(parts))
+                outcome = await take_back(self._line, targets)
         if self._when_left is not None:
             self._when_left(outcome)
-
-    def _jobs_to_take_back(self, parts: Iterable[Part]) -> tuple[str, ...]:
-        """Once the server was lost, ending the parts does not end the wanting: it still counts
-        what the lost requests wanted."""
-        if self._order is None or not self._was_lost:
-            return ()
-        under_way = {index for part in parts for index in part.left}
-        return tuple(self._jobs[index] for index in sorted(under_way & self._jobs.keys()))
 
 
 def _first_run(indices: set[int], most: int) -> tuple[int, ...]:

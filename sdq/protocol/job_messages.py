@@ -41,9 +41,11 @@ class Submit(BaseRequest, frozen=True):
 
 class Attach(BaseRequest, frozen=True):
     """Waits for jobs, whoever asked for them. Answered as `Generate`; the index of a picture
-    is the place of its job in ``job_ids``. Ending it with `Cancel` stops no job."""
+    is the place of its job in ``job_ids``. Ending it with `Cancel` stops no job, unless it
+    ``resumes`` a `Generate` whose connection was lost: then it takes back what that one wanted."""
 
     job_ids: Annotated[tuple[JobId, ...], msgspec.Meta(min_length=1, max_length=MAX_JOBS_AT_ONCE)]
+    resumes: bool = False
 
 
 class CancelJobs(BaseRequest, frozen=True):

@@ -34,8 +34,12 @@ class JobRequests:
             session.requests[message.request_id] = request
             await self._parts.generation.generate(message, request)
         else:
-            count = len(message.job_ids)
-            request = Request(message.request_id, session, remaining=count, is_attached=True)
+            request = Request(
+                message.request_id,
+                session,
+                remaining=len(message.job_ids),
+                is_attached=not message.resumes,
+            )
             session.requests[message.request_id] = request
             await self._parts.attachment.attach(message, request)
 

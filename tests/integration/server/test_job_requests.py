@@ -221,3 +221,22 @@ async def test_what_cannot_be_done_is_said(house: House):
     assert refused["code"] == "invalid_spec"
     attach(client)
     assert (await client.read())["code"] == "invalid_message"
+
+
+async def test_a_request_that_goes_on_after_a_loss_takes_back_no_more_than_it_wanted(
+    house: House, worker: HandWorker
+):
+    lost, other = await house.client(), await house.client()
+    lost.send(asking("generate"))
+    accepted = await lost.read_until("accepted")
+    job_id = accepted["pictures"][0]["job_id"]
+    other.send(asking("generate"))
+    await other.read_until("accepted")
+    lost.writer.transport.abort()
+    again = await house.client()
+    again.send({"type": "attach", "request_id": 2, "job_ids": [job_id], "resumes": True})
+    await again.read_until("accepted")
+    reply = await again.ask({"type": "cancel", "request_id": 9, "target": 2}, "cancelreply")
+    assert (reply["cancelled"], reply["kept"]) == (0, 1)
+    reply = await other.ask({"type": "cancel", "request_id": 9, "target": 1}, "cancelreply")
+    assert (reply["cancelled"], reply["kept"]) == (1, 0)

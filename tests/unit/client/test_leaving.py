@@ -9,7 +9,7 @@ from sdq.client import leaving
 from sdq.client.connection import Line
 from sdq.client.leaving import take_back
 from sdq.client.news import Reconnecting
-from sdq.protocol.job_messages import CancelJobs, JobsCancelled
+from sdq.protocol.job_messages import Attach
 from sdq.protocol.messages import Cancel, CancelReply, ClientMessage, Picture, Progress
 from sdq.protocol.states import JobState
 from sdq.spec import SpecDraft
@@ -18,12 +18,12 @@ from sdq.testing.transport import Handler, ScriptedPeer, ScriptedServer
 DRAFT = SpecDraft(prompt="a red circle")
 
 
-async def taken_back(handler: Handler, *job_ids: str) -> CancelReply | None:
+async def taken_back(handler: Handler) -> CancelReply | None:
     async with ScriptedServer(handler, answers_cancel=None) as server:
         host, _, port = server.address.rpartition(":")
         line = await Line.open(host, int(port), timeout_seconds=5)
         try:
-            return await take_back(line, [7, 8], job_ids)
+            return await take_back(line, [7, 8])
         finally:
             assert line.requests_in_flight == 0
             await line.close()
@@ -34,21 +34,12 @@ async def taken_back(handler: Handler, *job_ids: str) -> CancelReply | None:
 async def answer(peer: ScriptedPeer, message: ClientMessage) -> None:
     if isinstance(message, Cancel):
         peer.send(CancelReply(message.request_id, cancelled=1, kept=2))
-    elif isinstance(message, CancelJobs):
-        reply = JobsCancelled(message.request_id, cancelled=3, kept=1, ended=5, foreign=1)
-        peer.send(reply)
 
 
 async def test_the_answers_are_counted_together() -> None:
     reply = await taken_back(answer)
     assert reply is not None
     assert (reply.cancelled, reply.kept) == (2, 4)
-
-
-async def test_what_the_jobs_answer_says_goes_on_is_counted_once() -> None:
-    reply = await taken_back(answer, "job1", "job2")
-    assert reply is not None
-    assert (reply.cancelled, reply.kept) == (5, 2)
 
 
 async def test_a_server_that_says_nothing_is_not_waited_for(
@@ -82,8 +73,10 @@ async def test_leaving_early_tells_what_was_kept(served: Any, read: Any) -> None
     assert (reply.cancelled, reply.kept) == (1, 0)
 
 
-async def test_leaving_after_a_reconnection_takes_the_jobs_back(served: Any, read: Any) -> None:
-    """An attach wants nothing by itself: ending it would leave the lost request's wish."""
+async def test_leaving_after_a_reconnection_takes_back_what_was_lost(
+    served: Any, read: Any
+) -> None:
+    """An attach wants nothing by itself: the server must know that this one goes on for another."""
     told: list[CancelReply | None] = []
     async with served() as (server, table, client):
         reader = read(client.generate(DRAFT, count=2, when_left=told.append))
@@ -94,10 +87,11 @@ async def test_leaving_after_a_reconnection_takes_the_jobs_back(served: Any, rea
         await server.start()
         await reader.until(lambda: len(reader.of(Progress)) == 3)
         await left(reader)
-        (cancel,) = server.heard_of(CancelJobs)
-    assert isinstance(cancel, CancelJobs)
-    assert cancel.job_ids == ("job1",)
-    assert table.jobs["job1"].state is JobState.CANCELLED
+        (attach,) = server.heard_of(Attach)
+        (cancel,) = server.heard_of(Cancel)
+    assert attach.resumes
+    assert attach.job_ids == ("job1",)
+    assert cancel.target == attach.request_id
     assert told[0] is not None
 
 
@@ -122,5 +116,5 @@ async def test_leaving_an_attach_stops_no_job(served: Any, read: Any) -> None:
         await reader.until(lambda: bool(reader.of(Progress)))
         await left(reader)
         assert len(server.heard_of(Cancel)) == 1
-        assert not server.heard_of(CancelJobs)
+        assert not server.heard_of(Attach)[0].resumes
         assert table.jobs["job0"].state is JobState.RUNNING
