@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from sdq.spec import ImageSpec, canonical
-from sdq.worker.engine import NoPicture
+from sdq.worker.flight import NoPicture
 
 SQUARE_SHARE = 0.5
 """Side of the square in the middle, as a share of the picture's."""
@@ -53,7 +53,7 @@ class FakePipeline:
         self._pause = threading.Event()
 
     def draw(self, spec: ImageSpec, on_step: Callable[[int, int], None]) -> Image.Image:
-        """See `sdq.worker.engine.Pipeline`."""
+        """See `sdq.worker.flight.Drawer`."""
         self.drawn.append(spec)
         steps = spec.num_inference_steps
         for step in range(1, steps + 1):

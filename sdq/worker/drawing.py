@@ -8,7 +8,7 @@ from PIL.Image import Image
 from sdq.errors import GenerationFailed
 from sdq.spec import ImageSpec
 from sdq.worker.devices import Device
-from sdq.worker.engine import NoPicture
+from sdq.worker.flight import NoPicture
 from sdq.worker.pipelines import empty_cache, set_scheduler
 
 

@@ -7,7 +7,7 @@ from sdq.errors import GenerationFailed, InvalidSpec
 from sdq.metadata import Provenance, png_bytes
 from sdq.protocol.model import ModelManifest
 from sdq.spec import SIZE_MULTIPLE
-from sdq.worker.engine import DrawnImage, GivenBack
+from sdq.worker.picture import DrawnImage, GivenBack
 from sdq.worker.pipelines import SCHEDULERS
 
 

@@ -3,7 +3,7 @@
 import threading
 from concurrent.futures import Future
 
-from sdq.worker.engine import DrawnImage
+from sdq.worker.picture import DrawnImage
 
 
 class Watch:
