@@ -50,7 +50,7 @@ class ServerSettings:
 @dataclass(frozen=True)
 class WorkerSettings:
     device: str = "auto"
-    concurrency: int = 2  # tasks in hand: one is drawn while the next one gets ready
+    concurrency: int = 0  # jobs in hand at once; 0: what the device draws at once, and some more
     drain_seconds: float = 60.0  # how long begun pictures may go on after the first signal
 
 
@@ -142,7 +142,6 @@ _LEAST = {
     "server.max_prompt_characters": 1,
     "server.max_count": 1,
     "server.max_queued_jobs": 1,
-    "worker.concurrency": 1,
 }
 
 _SHORT_VARIABLES = {"client.server": "SDQ_SERVER", "server.redis": "SDQ_REDIS"}

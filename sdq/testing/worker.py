@@ -23,7 +23,7 @@ from sdq.protocol.model import (
 )
 from sdq.testing.pipeline import FakePipeline
 from sdq.worker import app, models
-from sdq.worker.engine import Pipeline
+from sdq.worker.flight import Drawer, Pipeline
 from sdq.worker.pipelines import SCHEDULERS
 
 _SIDE_PIXELS = 64
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         manifest = fake_manifest(options.model, options.fingerprint)
         models.save_config(home, fake_config(options.redis, options.worker_id, manifest))
 
-    def load() -> Pipeline:
+    def load() -> Pipeline | Drawer:
         time.sleep(options.load_seconds)
         return FakePipeline(
             options.seconds_per_step,

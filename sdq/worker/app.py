@@ -24,7 +24,8 @@ from sdq.errors import SdqError, UsageError
 from sdq.protocol.model import canary_spec
 from sdq.worker import canary, consumer, delivery, logs, models
 from sdq.worker.delivery import Delivery, connect
-from sdq.worker.engine import Engine, GivenBack, Pipeline
+from sdq.worker.engine import Engine, GivenBack
+from sdq.worker.flight import Drawer, Pipeline
 from sdq.worker.heartbeat import HeartbeatThread
 from sdq.worker.identity import Identity
 from sdq.worker.shutdown import DRAINING, Shutdown
@@ -40,11 +41,12 @@ def run(home: Home, *, concurrency: int, device: str, drain_seconds: float = DRA
     """Runs the worker that is installed in ``home`` until a signal ends it; blocks.
 
     For the main thread. ``drain_seconds``: how long begun pictures may go on after the first
-    signal. Returns the exit code: 0, or 1 when the server could not be told how a job in hand
+    signal; ``concurrency``: jobs in hand at once, 0 for as many as the pipeline draws at once and
+    some more. Returns the exit code: 0, or 1 when the server could not be told how a job in hand
     ended. Raises `UsageError` or `ModelError` before it takes a job, and `ModelError` when the
     model fails its proof picture, before or while it runs.
     """
-    if not 1 <= concurrency <= MAX_CONCURRENCY:
+    if not 0 <= concurrency <= MAX_CONCURRENCY:
         raise UsageError(f"a worker takes 1 to {MAX_CONCURRENCY} jobs at once, not {concurrency}")
     config = models.load_config(home)
     with models.locked(home.worker_dir / "run.lock", wait=False) as alone:
@@ -58,10 +60,10 @@ def run(home: Home, *, concurrency: int, device: str, drain_seconds: float = DRA
 
         chosen = choose(device)
 
-        def load() -> Pipeline:
-            from sdq.worker import drawing, pipelines
+        def load() -> Pipeline | Drawer:
+            from sdq.worker import pipelines, stepping
 
-            return drawing.DiffusersPipeline(pipelines.load(folder, config.model, chosen), chosen)
+            return stepping.engine_pipeline(pipelines.load(folder, config.model, chosen), chosen)
 
         return serve(
             home,
@@ -76,7 +78,7 @@ def run(home: Home, *, concurrency: int, device: str, drain_seconds: float = DRA
 def serve(
     home: Home,
     config: models.WorkerConfig,
-    load: Callable[[], Pipeline],
+    load: Callable[[], Pipeline | Drawer],
     *,
     concurrency: int,
     device: str,
@@ -100,6 +102,12 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
+def in_hand(at_once: int) -> int:
+    """How many jobs a worker takes that draws so many at once: some get ready meanwhile, and
+    theirs are finished while others are drawn. More would keep them from idle workers."""
+    return min(MAX_CONCURRENCY, at_once + max(1, at_once // 4))
+
+
 class Worker:
     """One worker's parts and their order of life."""
 
@@ -107,7 +115,7 @@ class Worker:
         self,
         home: Home,
         config: models.WorkerConfig,
-        load: Callable[[], Pipeline],
+        load: Callable[[], Pipeline | Drawer],
         identity: Identity,
         concurrency: int,
         drain_seconds: float,
@@ -153,6 +161,7 @@ class Worker:
             self._engine.start()
             try:
                 if self._loaded():
+                    self._concurrency = self._concurrency or in_hand(self._engine.at_once)
                     self._consume()
             finally:
                 engine_ended = self._engine.close()
@@ -247,7 +256,7 @@ class Worker:
             device=self._identity.device,
             state=state,
             active=active,
-            concurrency=self._concurrency,
+            concurrency=max(1, self._concurrency),
             seconds_per_step=self._engine.seconds_per_step,
             versions=self._identity.versions,
             sent_at=time.time(),

@@ -9,7 +9,7 @@ from sdq.errors import GenerationFailed
 from sdq.spec import ImageSpec
 from sdq.worker.devices import Device
 from sdq.worker.flight import NoPicture
-from sdq.worker.pipelines import empty_cache, set_scheduler
+from sdq.worker.pipelines import memory_errors, set_scheduler
 
 
 class DiffusersPipeline:
@@ -28,19 +28,10 @@ class DiffusersPipeline:
         Raises `MemoryError` when the device is full, `NoPicture` when the model's numbers went
         wrong, and `GenerationFailed` when it refuses the spec or its safety checker the picture.
         """
-        import torch
-
         set_scheduler(self.pipeline, spec.scheduler, self._scheduler_config)
         try:
-            output = self._call(spec, on_step)
-        except torch.OutOfMemoryError as error:
-            empty_cache(self.device.name)
-            raise MemoryError(str(error)) from error
-        except RuntimeError as error:
-            if "out of memory" in str(error) or "can't allocate memory" in str(error):
-                empty_cache(self.device.name)
-                raise MemoryError(str(error)) from error
-            raise
+            with memory_errors(self.device.name):
+                output = self._call(spec, on_step)
         except ValueError as error:  # a parameter that this pipeline or scheduler cannot do
             raise GenerationFailed(f"the model refuses this picture: {error}") from error
         return self._checked(output)

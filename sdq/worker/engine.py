@@ -65,6 +65,8 @@ class Engine:
         self._closing = threading.Event()
         self._entrance = threading.Lock()  # nothing comes in once we are closing
         self._thread = threading.Thread(target=self._run, name="sdq-engine", daemon=True)
+        self.at_once = 1
+        """Pictures that the pipeline draws at once; known when the engine is ready."""
         self.broken = ""
         """Why the canary failed; empty while the engine is sound."""
         self.seconds_per_step: float | None = None
@@ -141,6 +143,7 @@ class Engine:
             self._break(fault)
             self._ready.set_exception(_out_of_order(fault))
             return
+        self.at_once = pipeline.capacity.pictures
         self._ready.set_result(None)
         self._take_turns(pipeline)
 

@@ -136,11 +136,11 @@ def _proof(
 def _draw_canary(folder: Path, manifest: ModelManifest, device_name: str) -> DrawnImage:
     """Draws the manifest's canary with the real engine and looks at it."""
     from sdq.worker.devices import choose
-    from sdq.worker.drawing import DiffusersPipeline
     from sdq.worker.pipelines import load
+    from sdq.worker.stepping import engine_pipeline
 
     device = choose(device_name)
-    engine = Engine(lambda: DiffusersPipeline(load(folder, manifest, device), device))
+    engine = Engine(lambda: engine_pipeline(load(folder, manifest, device), device))
     engine.start()
     try:
         engine.wait_ready()

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def load(folder: Path, manifest: ModelManifest, device: Device) -> Any:
         else:
             pipeline = _from_single_file(folder, manifest, options)
         pipeline.set_progress_bar_config(disable=True)
-        return pipeline.to(device.name)
+        return _channels_last(pipeline.to(device.name), device)
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"{manifest.model_id} does not fit into the memory of {device.describe()}",
@@ -114,6 +114,22 @@ def _from_single_file(folder: Path, manifest: ModelManifest, options: dict[str, 
     return getattr(diffusers, family).from_single_file(str(path), **options)
 
 
+def _channels_last(pipeline: Any, device: Device) -> Any:
+    """Convolutions are faster with a pixel's channels side by side, on CPU and GPU alike.
+
+    Not so on Apple's, where torch only copies to and fro.
+    """
+    import torch
+
+    if device.name.startswith("mps"):
+        return pipeline
+    for name in ("unet", "vae"):
+        module = getattr(pipeline, name, None)
+        if module is not None:
+            module.to(memory_format=torch.channels_last)
+    return pipeline
+
+
 def _load_error(manifest: ModelManifest, folder: Path, error: Exception) -> ModelError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
     hint = "`sdq worker install` fetches the files again"
@@ -123,6 +139,23 @@ def _load_error(manifest: ModelManifest, folder: Path, error: Exception) -> Mode
             "takes from the hub's cache; a model in diffusers' own layout loads offline"
         )
     return ModelError(f"{manifest.model_id} in {folder} cannot be loaded: {reason}", hint=hint)
+
+
+@contextlib.contextmanager
+def memory_errors(device_name: str) -> Iterator[None]:
+    """A full device, however torch says so, becomes a `MemoryError` with its cache emptied."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        empty_cache(device_name)
+        raise MemoryError(str(error)) from error
+    except RuntimeError as error:
+        if "out of memory" in str(error) or "can't allocate memory" in str(error):
+            empty_cache(device_name)
+            raise MemoryError(str(error)) from error
+        raise
 
 
 def empty_cache(device_name: str) -> None:

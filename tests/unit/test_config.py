@@ -107,7 +107,7 @@ def test_a_variable_set_to_nothing_is_not_set(home: Path) -> None:
         ("[server]\nmax_prompt_characters = 4001", "4000"),
         ("[server]\nmax_count = 0", "server.max_count"),
         ("[server]\nmax_connections = 0", "server.max_connections"),
-        ("[worker]\nconcurrency = 0", "worker.concurrency"),
+        ("[worker]\nconcurrency = -1", "worker.concurrency"),
         ("[server", "config.toml"),
         ("[server]\nport = 1" + "0" * 5000, "config.toml"),
         ("a = " + "[" * 100_000, "config.toml"),
@@ -131,7 +131,7 @@ def test_a_wrong_file_is_named(home: Path, text: str, names: str) -> None:
         ("SDQ_SERVER_RETENTION_DAYS", "inf"),
         ("SDQ_SERVER_RETENTION_DAYS", "nan"),
         ("SDQ_SERVER_RETENTION_DAYS", "a month"),
-        ("SDQ_WORKER_CONCURRENCY", "0"),
+        ("SDQ_WORKER_CONCURRENCY", "-1"),
     ],
 )
 def test_a_wrong_variable_is_named(home: Path, variable: str, value: str) -> None:

@@ -15,7 +15,7 @@ from sdq.errors import DownloadError, GenerationFailed, ModelError
 from sdq.protocol.messages import WorkerSettings
 from sdq.protocol.model import ModelFile, ModelManifest, canary_spec, fingerprint_of
 from sdq.testing.pipeline import FakePipeline
-from sdq.worker import canary, drawing, models, pipelines
+from sdq.worker import canary, models, pipelines, stepping
 from sdq.worker.install import Installed, InstallProgress, install
 
 CONTENTS = {"config.json": b"{}", "unet/weights.safetensors": b"w" * 1000}
@@ -55,7 +55,7 @@ class Studio:
 def studio(monkeypatch: pytest.MonkeyPatch) -> Studio:
     studio = Studio()
     monkeypatch.setattr(pipelines, "load", studio.load)
-    monkeypatch.setattr(drawing, "DiffusersPipeline", lambda loaded, device: studio.pipeline)
+    monkeypatch.setattr(stepping, "engine_pipeline", lambda loaded, device: studio.pipeline)
     return studio
 
 

@@ -1,0 +1,99 @@
+"""From latents to pictures: several in one call of the VAE, in tiles when they are large."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sdq.errors import GenerationFailed
+from sdq.worker.flight import NoPicture
+
+TILED_ABOVE_PIXELS = 1536 * 1536
+"""Tiles save memory and leave faint seams, so only where a whole picture hardly ever fits."""
+
+
+class Decoder:
+    """SDXL's VAE overflows in halves and says so: it is moved to full precision for good. The
+    older ones say so too, by default, and their pipeline rightly does not care."""
+
+    def __init__(self, pipeline: Any) -> None:
+        self._pipeline = pipeline
+        vae = pipeline.vae
+        is_xl = getattr(pipeline, "text_encoder_2", None) is not None
+        if is_xl and vae.dtype == torch.float16 and getattr(vae.config, "force_upcast", False):
+            vae.to(dtype=torch.float32)
+
+    def decode(self, latents: Sequence[Tensor]) -> list[Image.Image | Exception]:
+        """Pictures in RGB, or why there is none; latents of one size, 1 × channels × h × w.
+
+        Raises `MemoryError` when it is too much at once; a single one is tried in tiles first.
+        """
+        stacked = self._unscaled(torch.cat(list(latents)))
+        height, width = (side * self._pipeline.vae_scale_factor for side in stacked.shape[2:])
+        tiled = height * width > TILED_ABOVE_PIXELS
+        try:
+            pixels = self._pixels(stacked, tiled=tiled)
+        except (MemoryError, torch.OutOfMemoryError):
+            if tiled or len(latents) > 1:
+                raise
+            pixels = self._pixels(stacked, tiled=True)
+        pixels, unsafe = self._looked_at(pixels)
+        processor = self._pipeline.image_processor
+        arrays = processor.postprocess(pixels, output_type="np", do_denormalize=None)
+        return [
+            _image(processor, array, held_back)
+            for array, held_back in zip(arrays, unsafe, strict=True)
+        ]
+
+    def _unscaled(self, latents: Tensor) -> Tensor:
+        vae = self._pipeline.vae
+        latents = latents.to(vae.dtype)
+        mean, deviation = (getattr(vae.config, f"latents_{x}", None) for x in ("mean", "std"))
+        if mean is None or deviation is None:
+            return latents / vae.config.scaling_factor  # type: ignore[no-any-return]
+        mean = latents.new_tensor(mean).view(1, -1, 1, 1)
+        deviation = latents.new_tensor(deviation).view(1, -1, 1, 1)
+        return latents * deviation / vae.config.scaling_factor + mean  # type: ignore[no-any-return]
+
+    def _pixels(self, latents: Tensor, *, tiled: bool) -> Tensor:
+        with _tiles(self._pipeline.vae, tiled):
+            pixels: Tensor = self._pipeline.vae.decode(latents, return_dict=False)[0]
+        return pixels
+
+    def _looked_at(self, pixels: Tensor) -> tuple[Tensor, list[bool]]:
+        """After the model's safety checker and its watermark, where it has them."""
+        if getattr(self._pipeline, "watermark", None) is not None:
+            pixels = self._pipeline.watermark.apply_watermark(pixels)
+        if getattr(self._pipeline, "safety_checker", None) is None:
+            return pixels, [False] * len(pixels)
+        pixels, unsafe = self._pipeline.run_safety_checker(pixels, pixels.device, pixels.dtype)
+        return pixels, [bool(held_back) for held_back in unsafe]
+
+
+@contextmanager
+def _tiles(vae: Any, wanted: bool) -> Iterator[None]:
+    if not wanted or not hasattr(vae, "enable_tiling"):
+        yield
+        return
+    vae.enable_tiling()
+    try:
+        yield
+    finally:
+        vae.disable_tiling()
+
+
+def _image(processor: Any, array: Any, held_back: bool) -> Image.Image | Exception:
+    import numpy
+
+    if held_back:
+        return GenerationFailed("the model's safety checker held the picture back")
+    if not numpy.isfinite(array).all():
+        return NoPicture(
+            "the model gave no picture but numbers that are none (NaN)",
+            hint="half precision may be too small for this model: try another device",
+        )
+    image: Image.Image = processor.numpy_to_pil(array)[0]
+    return image

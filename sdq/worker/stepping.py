@@ -1,0 +1,98 @@
+"""Stable Diffusion step by step, many pictures in one turn; the rest through `drawing`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL.Image import Image
+
+from sdq.spec import ImageSpec
+from sdq.worker.conditioning import Conditioner
+from sdq.worker.decoding import Decoder
+from sdq.worker.devices import Device, capacity_of, decode_capacity_of
+from sdq.worker.drawing import DiffusersPipeline
+from sdq.worker.flight import Drawer, Flight, OnStep, Pipeline
+from sdq.worker.latents import LatentFlight
+from sdq.worker.pace import Pace
+from sdq.worker.pipelines import make_scheduler, memory_errors
+from sdq.worker.stack import Stack
+
+STEPPED = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+"""diffusers' classes whose ``__call__`` is known here step by step."""
+
+
+class SteppingPipeline:
+    """See `sdq.worker.flight.Pipeline`. Draws what the pipeline's own ``__call__`` would draw for
+    the same spec with a generator on the CPU, up to rounding."""
+
+    def __init__(self, pipeline: Any, device: Device) -> None:
+        self.pipeline = pipeline
+        self.device = device
+        self.capacity = capacity_of(device)
+        self.decode_capacity = decode_capacity_of(device)
+        # Schedulers made from one another gather settings: always start from the model's own.
+        self._scheduler_config = dict(pipeline.scheduler.config)
+        self._conditioner = Conditioner(pipeline)
+        self._stack = Stack(pipeline.unet, device.name)
+        self._decoder = Decoder(pipeline)
+        self._pace = Pace(device.name)
+
+    @torch.inference_mode()
+    def begin(self, spec: ImageSpec, on_step: OnStep) -> Flight:
+        with memory_errors(self.device.name):
+            return LatentFlight(
+                spec,
+                self._conditioner.condition(spec),
+                make_scheduler(spec.scheduler, self._scheduler_config),
+                channels=self.pipeline.unet.config.in_channels,
+                scale_factor=self.pipeline.vae_scale_factor,
+                # As the two pipelines do it themselves.
+                sets_begin=type(self.pipeline).__name__ == "StableDiffusionXLPipeline",
+            )
+
+    @torch.inference_mode()
+    def step(self, flights: Sequence[Flight]) -> list[Exception | None]:
+        own = [_own(flight) for flight in flights if not flight.is_finished]
+        faults: dict[Flight, Exception] = {}
+        with memory_errors(self.device.name):
+            predictions = self._stack.predict(own) if own else []
+        for flight, prediction in zip(own, predictions, strict=True):
+            try:
+                with memory_errors(self.device.name):
+                    flight.advance(prediction)
+            except MemoryError:
+                raise
+            except Exception as error:  # noqa: BLE001 - one picture's scheduler is no other's
+                faults[flight] = error
+            if flight.is_finished or flight in faults:
+                self._stack.forget(flight)
+        self._pace.keep()
+        return [faults.get(flight) for flight in flights]
+
+    @torch.inference_mode()
+    def decode(self, flights: Sequence[Flight]) -> list[Image | Exception]:
+        with memory_errors(self.device.name):
+            return self._decoder.decode([_own(flight).latents for flight in flights])
+
+
+def is_stepped(pipeline: Any) -> bool:
+    """Whether this pipeline, as it is loaded, can be stepped from outside.
+
+    Not a class that is derived from a known one: its ``__call__`` may do other things. Not a
+    UNet that wants more than a prompt: pictures to begin with, or an adapter's.
+    """
+    if type(pipeline).__name__ not in STEPPED:
+        return False
+    config = pipeline.unet.config
+    return config.in_channels == config.out_channels and config.encoder_hid_dim_type is None
+
+
+def engine_pipeline(pipeline: Any, device: Device) -> Pipeline | Drawer:
+    """The engine's view of a diffusers pipeline."""
+    kind = SteppingPipeline if is_stepped(pipeline) else DiffusersPipeline
+    return kind(pipeline, device)
+
+
+def _own(flight: Flight) -> LatentFlight:
+    assert isinstance(flight, LatentFlight)
+    return flight
