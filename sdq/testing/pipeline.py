@@ -60,15 +60,20 @@ class FakePipeline:
             if self.seconds_per_step:
                 self._pause.wait(self.seconds_per_step)
             if step == (steps + 1) // 2:
-                self._perhaps_fail(spec)
+                self.perhaps_fail(spec)
             on_step(step, steps)
+        return self.finished(spec)
+
+    def finished(self, spec: ImageSpec) -> Image.Image:
+        """What comes out after the last step; a line in the log says so."""
         if _asked(self.black_on, spec):
             return Image.new("RGB", (spec.width, spec.height))
         if self.drawn_log is not None:
             _append(self.drawn_log, drawn_line(spec))
         return picture_of(spec)
 
-    def _perhaps_fail(self, spec: ImageSpec) -> None:
+    def perhaps_fail(self, spec: ImageSpec) -> None:
+        """In the middle of a picture: raises what it was told to."""
         if _asked(self.fail_on, spec) and self.fail_times > 0:
             self.fail_times -= 1
             raise RuntimeError("the fake pipeline was told to fail")

@@ -1,0 +1,84 @@
+"""A pipeline that takes turns as the real one does, without torch: for tests of batching."""
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+
+from sdq.spec import ImageSpec
+from sdq.testing.pipeline import FakePipeline
+from sdq.worker.flight import Capacity, Flight, OnStep
+
+
+class FakeFlight(Flight):
+    """Pictures of one size share their turns."""
+
+    def __init__(self, spec: ImageSpec) -> None:
+        super().__init__(spec, group=(spec.width, spec.height))
+
+
+class SteppingFake(FakePipeline):
+    """A `FakePipeline` step by step: its pictures and its failures, many in a turn.
+
+    A turn costs ``seconds_per_turn`` however many share it. ``fits_pixels``: a turn of more than
+    this is out of memory. ``fail_turn_on``: a word in the prompt of a picture whose presence ends
+    each turn in an unexpected error. ``gate``: a turn begins only while it is set.
+    """
+
+    def __init__(
+        self,
+        seconds_per_turn: float = 0.0,
+        *,
+        capacity: Capacity | None = None,
+        fits_pixels: int = 10**9,
+        fail_turn_on: str = "",
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.seconds_per_turn = seconds_per_turn
+        self.capacity = capacity or Capacity(pictures=8, area_pixels=10**9)
+        self.decode_capacity = self.capacity
+        self.fits_pixels = fits_pixels
+        self.fail_turn_on = fail_turn_on
+        self.turns: list[list[tuple[int, int]]] = []
+        """Of each turn that succeeded: the seeds of its pictures and the steps they had done."""
+        self.decoded: list[list[int]] = []
+        """Of each decoding: the seeds."""
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def begin(self, spec: ImageSpec, on_step: OnStep) -> Flight:
+        """See `sdq.worker.flight.Pipeline`."""
+        self.drawn.append(spec)
+        return FakeFlight(spec)
+
+    def step(self, flights: Sequence[Flight]) -> list[Exception | None]:
+        """See `sdq.worker.flight.Pipeline`."""
+        self.gate.wait()
+        if self.seconds_per_turn:
+            time.sleep(self.seconds_per_turn)
+        if sum(flight.spec.width * flight.spec.height for flight in flights) > self.fits_pixels:
+            raise MemoryError("the fake device is full")
+        if self.fail_turn_on and any(self.fail_turn_on in one.spec.prompt for one in flights):
+            raise RuntimeError("the fake pipeline was told to fail the turn")
+        self.turns.append([(flight.spec.seed, flight.step) for flight in flights])
+        return [self._step_one(flight) for flight in flights]
+
+    def decode(self, flights: Sequence[Flight]) -> list[Image.Image | Exception]:
+        """See `sdq.worker.flight.Pipeline`."""
+        self.decoded.append([flight.spec.seed for flight in flights])
+        return [self.finished(flight.spec) for flight in flights]
+
+    def _step_one(self, flight: Flight) -> Exception | None:
+        steps = flight.spec.num_inference_steps
+        flight.step += 1
+        flight.is_finished = flight.step >= steps
+        if flight.step != (steps + 1) // 2:
+            return None
+        try:
+            self.perhaps_fail(flight.spec)
+        except Exception as error:  # noqa: BLE001 - whatever it was told to be
+            return error
+        return None
