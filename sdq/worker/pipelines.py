@@ -45,7 +45,7 @@ def load(folder: Path, manifest: ModelManifest, device: Device) -> Any:
         else:
             pipeline = _from_single_file(folder, manifest, options)
         pipeline.set_progress_bar_config(disable=True)
-        return _channels_last(pipeline.to(device.name), device)
+        return channels_last(pipeline.to(device.name), device)
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"{manifest.model_id} does not fit into the memory of {device.describe()}",
@@ -114,7 +114,7 @@ def _from_single_file(folder: Path, manifest: ModelManifest, options: dict[str, 
     return getattr(diffusers, family).from_single_file(str(path), **options)
 
 
-def _channels_last(pipeline: Any, device: Device) -> Any:
+def channels_last(pipeline: Any, device: Device) -> Any:
     """Convolutions are faster with a pixel's channels side by side, on CPU and GPU alike.
 
     Not so on Apple's, where torch only copies to and fro.

@@ -1,5 +1,6 @@
 """Stable Diffusion step by step, many pictures in one turn; the rest through `drawing`."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ class SteppingPipeline:
         self.decode_capacity = decode_capacity_of(device)
         # Schedulers made from one another gather settings: always start from the model's own.
         self._scheduler_config = dict(pipeline.scheduler.config)
+        self._schedulers: dict[str, Any] = {}
         self._conditioner = Conditioner(pipeline)
         self._stack = Stack(pipeline.unet, device.name)
         self._decoder = Decoder(pipeline)
@@ -43,12 +45,18 @@ class SteppingPipeline:
             return LatentFlight(
                 spec,
                 self._conditioner.condition(spec),
-                make_scheduler(spec.scheduler, self._scheduler_config),
+                self._scheduler(spec.scheduler),
                 channels=self.pipeline.unet.config.in_channels,
                 scale_factor=self.pipeline.vae_scale_factor,
                 # As the two pipelines do it themselves.
                 sets_begin=type(self.pipeline).__name__ == "StableDiffusionXLPipeline",
             )
+
+    def _scheduler(self, name: str) -> Any:
+        # Made from the configuration once, a matter of milliseconds, then copied.
+        if name not in self._schedulers:
+            self._schedulers[name] = make_scheduler(name, self._scheduler_config)
+        return copy.deepcopy(self._schedulers[name])
 
     @torch.inference_mode()
     def step(self, flights: Sequence[Flight]) -> list[Exception | None]:
