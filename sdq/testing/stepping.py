@@ -49,6 +49,10 @@ class SteppingFake(FakePipeline):
         self.gate = threading.Event()
         self.gate.set()
 
+    def joins(self, spec: ImageSpec, others: Sequence[Flight]) -> bool:
+        """See `sdq.worker.flight.Pipeline`."""
+        return True
+
     def begin(self, spec: ImageSpec, on_step: OnStep) -> Flight:
         """See `sdq.worker.flight.Pipeline`."""
         self.drawn.append(spec)

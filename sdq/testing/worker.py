@@ -22,8 +22,9 @@ from sdq.protocol.model import (
     fingerprint_of,
 )
 from sdq.testing.pipeline import FakePipeline
+from sdq.testing.stepping import SteppingFake
 from sdq.worker import app, models
-from sdq.worker.flight import Drawer, Pipeline
+from sdq.worker.flight import Capacity, Drawer, Pipeline
 from sdq.worker.pipelines import SCHEDULERS
 
 _SIDE_PIXELS = 64
@@ -77,16 +78,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def load() -> Pipeline | Drawer:
         time.sleep(options.load_seconds)
-        return FakePipeline(
-            options.seconds_per_step,
-            fail_on=options.fail_on,
-            fail_times=options.fail_times,
-            out_of_memory_on=options.out_of_memory_on,
-            nan_on=options.nan_on,
-            black_on=options.black_on,
-            break_after=options.break_after,
-            drawn_log=options.drawn_log,
-        )
+        faults = {
+            "fail_on": options.fail_on,
+            "fail_times": options.fail_times,
+            "out_of_memory_on": options.out_of_memory_on,
+            "nan_on": options.nan_on,
+            "black_on": options.black_on,
+            "break_after": options.break_after,
+            "drawn_log": options.drawn_log,
+        }
+        if not options.at_once:
+            return FakePipeline(options.seconds_per_step, **faults)
+        capacity = Capacity(options.at_once, _MAX_SIDE_PIXELS**2)
+        return SteppingFake(options.seconds_per_step, capacity=capacity, **faults)
 
     try:
         return app.serve(
@@ -112,6 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--worker-id", default="fake-worker")
     parser.add_argument("--concurrency", type=int, default=2)
     parser.add_argument("--seconds-per-step", type=float, default=0.0)
+    parser.add_argument(
+        "--at-once", type=int, default=0, help="pictures that share each step; 0: none do"
+    )
     parser.add_argument("--load-seconds", type=float, default=0.0)
     for word in ("fail", "out-of-memory", "nan", "black"):
         parser.add_argument(f"--{word}-on", default="", help="a word in the prompt")

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy
 import torch
 from PIL import Image
 from torch import Tensor
@@ -44,7 +45,7 @@ class Decoder:
         processor = self._pipeline.image_processor
         arrays = processor.postprocess(pixels, output_type="np", do_denormalize=None)
         return [
-            _image(processor, array, held_back)
+            picture_of(processor, array, held_back)
             for array, held_back in zip(arrays, unsafe, strict=True)
         ]
 
@@ -85,9 +86,8 @@ def _tiles(vae: Any, wanted: bool) -> Iterator[None]:
         vae.disable_tiling()
 
 
-def _image(processor: Any, array: Any, held_back: bool) -> Image.Image | Exception:
-    import numpy
-
+def picture_of(processor: Any, array: Any, held_back: bool) -> Image.Image | Exception:
+    """From height × width × 3 numbers between 0 and 1; why it is none in its place."""
     if held_back:
         return GenerationFailed("the model's safety checker held the picture back")
     if not numpy.isfinite(array).all():
@@ -95,5 +95,5 @@ def _image(processor: Any, array: Any, held_back: bool) -> Image.Image | Excepti
             "the model gave no picture but numbers that are none (NaN)",
             hint="half precision may be too small for this model: try another device",
         )
-    image: Image.Image = processor.numpy_to_pil(array)[0]
+    image: Image.Image = processor.numpy_to_pil(array[None])[0]
     return image

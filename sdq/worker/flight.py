@@ -60,6 +60,10 @@ class Pipeline(Protocol):
     """Of a turn, and of what is under way at once."""
     decode_capacity: Capacity
 
+    def joins(self, spec: ImageSpec, others: Sequence[Flight]) -> bool:
+        """Whether this picture may begin while these are under way. True without others."""
+        ...
+
     def begin(self, spec: ImageSpec, on_step: OnStep) -> Flight:
         """A new flight. One that does several steps in a turn calls ``on_step`` between them.
 

@@ -39,6 +39,9 @@ class SteppingPipeline:
         self._decoder = Decoder(pipeline)
         self._pace = Pace(device.name)
 
+    def joins(self, spec: ImageSpec, others: Sequence[Flight]) -> bool:
+        return True
+
     @torch.inference_mode()
     def begin(self, spec: ImageSpec, on_step: OnStep) -> Flight:
         with memory_errors(self.device.name):

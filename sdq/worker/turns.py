@@ -39,7 +39,8 @@ class Turns:
         """Whether one more may begin. What waits to be decoded counts, or it would pile up."""
         if len(self) >= self._active.capacity.pictures:
             return False
-        return self._active.has_room(order.area_pixels)
+        others = _flights([*self._active, *self._finished])
+        return self._active.has_room(order.area_pixels) and self._pipeline.joins(order.spec, others)
 
     def begin(self, order: Order) -> Faults:
         """Takes an order into flight, unless nobody waits for it any more."""

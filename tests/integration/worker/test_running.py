@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sdq import broker
-from sdq.broker import Begun, Broke, Drawn, Returned
+from sdq.broker import Begun, Broke, Drawn, Returned, Stopped
 from sdq.stack.redis import RedisServer
 from sdq.testing.worker import fake_manifest
 
@@ -60,6 +60,27 @@ def test_jobs_wait_in_redis_and_not_in_the_worker(
     assert sender.client.llen(QUEUE) == 4
     ends = [event for event in sender.events if not isinstance(event, Begun)]
     assert [type(end) for end in ends] == [Returned, Drawn]
+
+
+def test_a_worker_that_draws_several_at_once_says_so_and_does(
+    start_fake: Start, sender: Any, until: Until
+) -> None:
+    """Nobody chose how many jobs it takes: as many as share a step, and some more."""
+    worker = start_fake("--at-once", "4", "--concurrency", "0", "--seconds-per-step", "0.1")
+    assert worker.beat.concurrency == 5
+    for number in range(6):
+        sender.send(f"job{number}", sender.spec(seed=number, num_inference_steps=40))
+    until(lambda: len(worker.beat.active) == 5)
+    until(lambda: len([event for event in sender.events if isinstance(event, Begun)]) == 4)
+    sender.cancel("job1")
+    assert isinstance(sender.last_event("job1"), Stopped)
+    until(lambda: len([event for event in sender.events if isinstance(event, Begun)]) == 5)
+    until(lambda: "job5" in worker.beat.active)
+    worker.ask_to_end()
+    assert worker.end() == 0
+    ends = [type(event) for event in sender.events if not isinstance(event, Begun)]
+    assert sorted(end.__name__ for end in ends) == ["Drawn"] * 4 + ["Returned", "Stopped"]
+    assert sender.client.llen(QUEUE) == 0
 
 
 def test_a_signal_while_the_model_loads(start_fake: Start) -> None:

@@ -26,6 +26,10 @@ def test_how_many_at_once(home: Home, concurrency: int) -> None:
         app.run(home, concurrency=concurrency, device="cpu")
 
 
+def test_jobs_in_hand_are_those_at_once_and_some_more() -> None:
+    assert [app.in_hand(at_once) for at_once in (1, 4, 8, 100)] == [2, 5, 10, 64]
+
+
 def test_files_that_are_missing(home: Home) -> None:
     models.save_config(home, fake_config("redis://host/0"))
     with pytest.raises(ModelError, match=r"fake\.safetensors is missing"):
