@@ -7,7 +7,7 @@ it in a window as large as the engine's hand, those with as many steps. Rounds o
 turn, so that the machine's drift cancels. At last the engine's own share of a step.
 
     python bench/engine.py [--pictures 24] [--rounds 3] [--threads 0]
-        [--bare-layout contiguous]
+        [--bare-layout contiguous] [--at-once 0]
 """
 
 import argparse
@@ -196,20 +196,23 @@ def main() -> None:
         default="contiguous",
         help="memory of the bare pipeline; contiguous is what diffusers gives, sdq uses the other",
     )
+    parser.add_argument("--at-once", type=int, default=0, help="active set; 0: the device's")
     options = parser.parse_args()
     bare, (ours, device) = load(options.threads, options.bare_layout)
     import torch
 
     from sdq.worker.engine import Engine
+    from sdq.worker.flight import Capacity
     from sdq.worker.stepping import engine_pipeline
 
-    engine = Engine(lambda: engine_pipeline(ours, device))
+    capacity = Capacity(options.at_once, options.at_once * 128 * 128) if options.at_once else None
+    engine = Engine(lambda: engine_pipeline(ours, device, capacity))
     engine.start()
     engine.wait_ready()
     print(f"machine: {machine()}; torch threads {torch.get_num_threads()}")
     print(
         f"load average {os.getloadavg()[0]:.2f}; shapes 128 × 128, {options.pictures} pictures; "
-        f"bare pipeline {options.bare_layout}"
+        f"bare pipeline {options.bare_layout}, active set {engine.at_once}"
     )
     by_engine(engine, specs_of([2] * 8, seed=0))  # warm
     size = best_batch(bare, options.pictures)

@@ -10,17 +10,17 @@ from sdq.errors import Cancelled, GenerationFailed
 from sdq.spec import ImageSpec
 from sdq.worker.decoding import picture_of
 from sdq.worker.devices import Device, capacity_of
-from sdq.worker.flight import OnStep
+from sdq.worker.flight import Capacity, OnStep
 from sdq.worker.pipelines import memory_errors, set_scheduler
 
 
 class DiffusersPipeline:
     """See `sdq.worker.flight.Drawer`. For one thread: pipelines are not shared."""
 
-    def __init__(self, pipeline: Any, device: Device) -> None:
+    def __init__(self, pipeline: Any, device: Device, capacity: Capacity | None = None) -> None:
         self.pipeline = pipeline
         self.device = device
-        self.capacity = capacity_of(device)
+        self.capacity = capacity or capacity_of(device)
         # Schedulers made from one another gather settings: always start from the model's own.
         self._scheduler_config = dict(pipeline.scheduler.config)
 

@@ -12,7 +12,7 @@ from sdq.worker.conditioning import Conditioner
 from sdq.worker.decoding import Decoder
 from sdq.worker.devices import Device, capacity_of, decode_capacity_of
 from sdq.worker.drawing import DiffusersPipeline
-from sdq.worker.flight import Drawer, Flight, OnStep, Pipeline
+from sdq.worker.flight import Capacity, Drawer, Flight, OnStep, Pipeline
 from sdq.worker.latents import LatentFlight
 from sdq.worker.pace import Pace
 from sdq.worker.pipelines import make_scheduler, memory_errors
@@ -24,12 +24,15 @@ STEPPED = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 
 class SteppingPipeline:
     """See `sdq.worker.flight.Pipeline`. Draws what the pipeline's own ``__call__`` would draw for
-    the same spec with a generator on the CPU, up to rounding."""
+    the same spec with a generator on the CPU, up to rounding.
 
-    def __init__(self, pipeline: Any, device: Device) -> None:
+    ``capacity``: what was measured here; without, what is known of such devices.
+    """
+
+    def __init__(self, pipeline: Any, device: Device, capacity: Capacity | None = None) -> None:
         self.pipeline = pipeline
         self.device = device
-        self.capacity = capacity_of(device)
+        self.capacity = capacity or capacity_of(device)
         self.decode_capacity = decode_capacity_of(device)
         # Schedulers made from one another gather settings: always start from the model's own.
         self._scheduler_config = dict(pipeline.scheduler.config)
@@ -98,10 +101,12 @@ def is_stepped(pipeline: Any) -> bool:
     return config.in_channels == config.out_channels and config.encoder_hid_dim_type is None
 
 
-def engine_pipeline(pipeline: Any, device: Device) -> Pipeline | Drawer:
+def engine_pipeline(
+    pipeline: Any, device: Device, capacity: Capacity | None = None
+) -> Pipeline | Drawer:
     """The engine's view of a diffusers pipeline."""
     kind = SteppingPipeline if is_stepped(pipeline) else DiffusersPipeline
-    return kind(pipeline, device)
+    return kind(pipeline, device, capacity)
 
 
 def _own(flight: Flight) -> LatentFlight:

@@ -12,6 +12,7 @@ from sdq.spec import ImageSpec
 from sdq.testing.tiny_models import Layout, tiny_pipeline
 from sdq.worker.devices import CPU_CAPACITY, Device
 from sdq.worker.drawing import DiffusersPipeline
+from sdq.worker.flight import Capacity
 from sdq.worker.latents import LatentFlight
 from sdq.worker.pipelines import SCHEDULERS
 from sdq.worker.stepping import SteppingPipeline, engine_pipeline
@@ -159,3 +160,5 @@ def test_how_much_at_once() -> None:
     assert pipeline.capacity is CPU_CAPACITY
     cuda = SteppingPipeline(pipeline.pipeline, Device("cuda", "float16", "GPU"))
     assert cuda.capacity.area_pixels > CPU_CAPACITY.area_pixels
+    measured = Capacity(pictures=3, area_pixels=1)
+    assert engine_pipeline(pipeline.pipeline, CPU, measured).capacity is measured  # type: ignore[union-attr]
