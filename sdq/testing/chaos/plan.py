@@ -117,8 +117,8 @@ SHORT = Scale(
 REAL = Scale(
     persons=4,
     workers=2,
-    pictures=36,
-    seconds=30.0,
+    pictures=48,
+    seconds=28.0,
     kills={
         (Target.WORKER, Blow.KILLED): 3,
         (Target.WORKER, Blow.STOPPED): 1,

@@ -16,7 +16,7 @@ from sdq.spec import ImageSpec, SpecDraft, key_of, seed_at
 from sdq.testing.chaos.killer import Killer
 from sdq.testing.chaos.parts import Stack
 from sdq.testing.chaos.people import People
-from sdq.testing.chaos.plan import Plan, Scale, make_plan
+from sdq.testing.chaos.plan import Plan, Scale, Target, make_plan
 from sdq.testing.chaos.verdict import Evidence, Painter, Verdict, judge
 from sdq.testing.pipeline import picture_of
 
@@ -44,6 +44,7 @@ async def run(seed: int, scale: Scale, folder: Path, tell: Tell) -> Verdict:
     evidence = Evidence(
         data_dir=stack.data_dir,
         drawn_log=stack.drawn_log,
+        worker_logs=[part.log_file for part in stack.parts if part.target is Target.WORKER],
         fingerprint=manifest.fingerprint,
         outcomes=people.outcomes,
         wishes=wishes_of(plan, catalog, manifest),
