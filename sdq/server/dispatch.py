@@ -56,6 +56,9 @@ class Dispatcher(Protocol):
         Raises `RedisGone`.
         """
 
+    async def stop_earlier(self, jobs: Sequence[Job]) -> None:
+        """Asks workers to drop the attempts before these jobs' present ones. Raises `RedisGone`."""
+
     async def drain(self, worker_id: str) -> None:
         """Asks a worker to finish what it has begun, hand the rest back and end.
 
@@ -78,7 +81,7 @@ class CeleryDispatcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="celery-producer")
 
     async def send(self, jobs: Sequence[Job]) -> None:
-        await self._raise_flags({job.job_id: job.attempt - 1 for job in jobs})
+        await self.stop_earlier(jobs)
         tasks = [self._task(job) for job in jobs]
         loop = asyncio.get_running_loop()
         try:
@@ -88,6 +91,9 @@ class CeleryDispatcher:
 
     async def stop(self, jobs: Sequence[Job]) -> None:
         await self._raise_flags({job.job_id: job.attempt for job in jobs})
+
+    async def stop_earlier(self, jobs: Sequence[Job]) -> None:
+        await self._raise_flags({job.job_id: job.attempt - 1 for job in jobs})
 
     async def _raise_flags(self, attempts: Mapping[str, int]) -> None:
         """Attempts up to these stop; before the first there is nothing to be stopped."""

@@ -23,7 +23,7 @@ Everything here is memory: after a restart of the server it is seen anew.
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -124,7 +124,15 @@ class Recovery:
         if lost:
             log.warning("Redis lost %d tasks: they are queued again", len(lost))
             await self._table.take_back(lost)
+        await self._stop_earlier([*running, *given])
         return bool(lost)
+
+    async def _stop_earlier(self, jobs: Sequence[Job]) -> None:
+        """The flags of attempts that were given up are lost too, and somebody may have those."""
+        try:
+            await self._dispatcher.stop_earlier(jobs)
+        except RedisGone as error:
+            log.warning("pictures may be drawn twice: %s", error)
 
     async def look(self, sending: Collection[str] = (), *, absence_counts: bool = True) -> bool:
         """Looks once; whether a job waits again. ``sending``: jobs on their way to Redis.
