@@ -53,8 +53,8 @@ async def run(seed: int, scale: Scale, folder: Path, tell: Tell) -> Verdict:
     )
     verdict = await asyncio.to_thread(judge, evidence, seed)
     verdict.remarks += remarks + _surprises(stack) + [_tally(people)]
-    if verdict.jobs < scale.pictures * 0.9:
-        verdict.too_little.append(f"{verdict.jobs} jobs where {scale.pictures} were planned")
+    if verdict.jobs < scale.least_jobs:
+        verdict.too_little.append(f"{verdict.jobs} jobs, and {scale.least_jobs} were wanted")
     if killer.missed:
         verdict.too_little.append(f"{len(killer.missed)} kills found nothing to hit")
     return verdict
