@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from sdq.broker import (
     EVENT_FIELD,
@@ -32,7 +32,14 @@ MAX_ENTRIES = 2
 
 RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 MAX_TRIES = 3
-"""An event at which the server itself stumbles is dropped then: its job is found by recovery."""
+"""An event at which the server itself stumbles is dropped then: its job is found by recovery. One
+that cannot be written down is set aside: it stays in its stream, and the others go on."""
+
+MAX_ASIDE = 50
+"""Events set aside at once. With more of them the disk as a whole is to blame, and all wait."""
+
+ASIDE_SECONDS = 30.0
+"""Between two looks at what was set aside."""
 
 Apply = Callable[[WorkerEvent], Awaitable[None]]
 
@@ -59,7 +66,15 @@ class EventReader:
         self._events = events_stream(server_id)
         self._progress = progress_stream(server_id)
         self._passed = 0  # milliseconds of the last event that is committed, by Redis' clock
-        self.trouble = "not connected yet"  # empty while Redis answers
+        self._aside: set[bytes] = set()  # entries that could not be written down
+        self._said = ""  # of what cannot be written down: the last complaint
+        self._refusal = ""  # why Redis stores nothing: it is full, or a replica
+        self._silence = "not connected yet"  # empty while Redis answers
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with Redis, in words; empty when nothing is."""
+        return self._silence or self._refusal
 
     async def mark(self) -> int:
         # Entries are named by Redis' clock. Asking for the last one would fetch its picture.
@@ -67,10 +82,20 @@ class EventReader:
         return int(seconds) * 1_000 + int(microseconds) // 1_000
 
     async def has_passed(self, mark: int) -> bool:
-        return self._passed > mark or await self._redis.xlen(self._events) == 0
+        unread = await self._redis.xlen(self._events) - len(self._aside)
+        return self._passed > mark or unread <= 0
 
     async def look_at_epoch(self) -> bool:
-        return bool(await self._redis.set(epoch_key(self._server_id), b"1", nx=True))
+        try:
+            is_new = await self._redis.set(epoch_key(self._server_id), b"1", nx=True)
+        except ResponseError as error:
+            self._refusal = f"stores nothing: {error}"
+            raise
+        self._refusal = ""
+        if is_new:  # another Redis perhaps, whose clock is another one
+            self._passed = 0
+            self._aside.clear()
+        return bool(is_new)
 
     async def run(self, apply: Apply, on_empty: Callable[[], Awaitable[None]]) -> None:
         """Never returns; survives Redis being away and a full disk for as long as it takes.
@@ -84,16 +109,16 @@ class EventReader:
                 await self._greet(on_empty)
                 await self._read_on(apply)
             except (RedisError, OSError) as error:
-                if not self.trouble:  # it answered until now
+                if not self._silence:  # it answered until now
                     failures = 0
                 if not failures:
                     log.warning("Redis does not answer, jobs are kept: %s", error)
-                self.trouble = f"does not answer: {error}"
+                self._silence = f"does not answer: {error}"
                 await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
                 failures += 1
             except StackError as error:
                 # The event is still in its stream, and is read again once there is room.
-                log.error("what a worker said cannot be written down: %s", error)
+                self._complain(error)
                 await asyncio.sleep(RETRY_SECONDS[-1])
 
     async def _read_on(self, apply: Apply) -> None:
@@ -101,7 +126,14 @@ class EventReader:
             self._events: "0",
             self._progress: await self._end_of(self._progress),
         }
+        self._aside.clear()  # from the beginning: all of them are met again
+        clock = asyncio.get_running_loop().time
+        look_again_at = clock() + ASIDE_SECONDS
         while True:
+            if clock() >= look_again_at:
+                look_again_at = clock() + ASIDE_SECONDS
+                if self._aside:
+                    cursors[self._events] = "0"
             answer = await self._redis.xread(cursors, count=MAX_ENTRIES, block=BLOCK_MILLISECONDS)
             batches = cast("list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]", answer)
             for raw_stream, entries in batches:
@@ -117,10 +149,15 @@ class EventReader:
 
     async def _greet(self, on_empty: Callable[[], Awaitable[None]]) -> None:
         """Finds out whether this Redis still holds what we gave it."""
-        is_empty = await self.look_at_epoch()
-        if self.trouble:
+        try:
+            is_empty = await self.look_at_epoch()
+        except ResponseError as error:
+            # Full, perhaps: reading the pictures that lie in it is what makes room.
+            log.warning("Redis answers, and stores nothing: %s", error)
+            is_empty, self._silence = False, ""
+        if self._silence:
             log.info("Redis answers%s", " and is empty" if is_empty else "")
-        self.trouble = ""
+        self._silence = ""
         if is_empty:
             await on_empty()
 
@@ -132,11 +169,41 @@ class EventReader:
         except (ProtocolError, msgspec.ValidationError) as error:
             log.warning("an event that cannot be read was dropped: %s", error)
         else:
-            if (stream == self._progress) == isinstance(event, Stepped):
-                await _try(apply, event)
+            is_ours = (stream == self._progress) == isinstance(event, Stepped)
+            if is_ours and not await self._is_written(entry_id, event, apply):
+                return
         if stream == self._events:
             await self._redis.xdel(self._events, entry_id)
+            self._aside.discard(entry_id)
             self._passed = int(entry_id.partition(b"-")[0])
+
+    async def _is_written(self, entry_id: bytes, event: WorkerEvent, apply: Apply) -> bool:
+        """False: it is set aside. A damaged page of one job must not hold up all others.
+
+        Raises `StackError` when too many are aside.
+        """
+        for number in range(MAX_TRIES):
+            try:
+                await _try(apply, event)
+            except StackError as error:
+                if entry_id in self._aside:
+                    return False
+                if number + 1 < MAX_TRIES:
+                    await asyncio.sleep(RETRY_SECONDS[min(number, len(RETRY_SECONDS) - 1)])
+                elif len(self._aside) >= MAX_ASIDE:
+                    raise
+                else:
+                    self._complain(error)
+            else:
+                return True
+        self._aside.add(entry_id)
+        return False
+
+    def _complain(self, error: StackError) -> None:
+        """Once, as long as it is the same: it is tried for as long as it takes."""
+        if str(error) != self._said:
+            self._said = str(error)
+            log.error("what a worker said cannot be written down, it is kept: %s", error)
 
 
 async def _try(apply: Apply, event: WorkerEvent) -> None:
