@@ -152,12 +152,12 @@ class Recovery:
             if job.job_id in sending:
                 continue
             if job.state is JobState.RUNNING:
-                suspicion = self._suspect_running(job, absence_counts)
-            elif not absence_counts:  # anybody may have it
-                suspicion = None
+                suspicion = self._suspect_running(job)
+                is_said = self._roster.get(job.worker_id or "") is not None
             else:
+                is_said = False  # somebody who is not heard yet may have it
                 suspicion = self._suspect_given(job, job.job_id in queued)
-            if suspicion is None:
+            if suspicion is None or not (absence_counts or is_said):
                 self._trails[job.job_id].mark = None
             else:
                 suspects.append((job, *suspicion))
@@ -185,14 +185,14 @@ class Recovery:
 
     # ------------------------------------------------------------ a job that was begun
 
-    def _suspect_running(self, job: Job, absence_counts: bool) -> tuple[Verdict, str] | None:
+    def _suspect_running(self, job: Job) -> tuple[Verdict, str] | None:
         trail, worker = self._trails[job.job_id], job.worker_id or "unknown"
         silent_seconds = self._news.silent_seconds(job)
         if trail.looks == 1:
             return None  # it was begun after the roster was refreshed, perhaps
         beat = self._roster.get(worker)
         if beat is None:
-            return (self._blame(job), f"worker {worker} is gone") if absence_counts else None
+            return self._blame(job), f"worker {worker} is gone"
         if job.job_id not in beat.active:
             if self._is_missing(trail, [beat]):
                 return self._blame(job), f"worker {worker} has it in hand no more"

@@ -159,8 +159,10 @@ async def test_a_worker_that_is_not_heard_yet_keeps_its_job(rig: Rig):
         assert not await rig.recovery.look(absence_counts=False)
     assert await state_of(rig, job) is JobState.RUNNING
     assert await state_of(rig, given) is JobState.DISPATCHED
+    # What was seen meanwhile counts: now that absence does, nobody looks on for longer.
     assert await rig.recovery.look()
     assert await state_of(rig, job) is JobState.QUEUED
+    assert await state_of(rig, given) is JobState.QUEUED
 
 
 async def test_a_job_that_is_named_again_is_not_lost(rig: Rig):
