@@ -92,6 +92,12 @@ DELETE FROM jobs WHERE sequence IN (
     SELECT sequence FROM jobs INDEXED BY jobs_final WHERE {_FINAL} AND changed_at < ? LIMIT ?
 ) RETURNING sequence
 """  # noqa: S608
+_FINISHED_NOW = f"SELECT coalesce(sum(jobs), 0) AS jobs FROM job_counts WHERE {_FINAL}"  # noqa: S608
+_PURGE_OLDEST = f"""
+DELETE FROM jobs WHERE sequence IN (
+    SELECT sequence FROM jobs INDEXED BY jobs_final WHERE {_FINAL} ORDER BY changed_at LIMIT ?
+) RETURNING sequence
+"""  # noqa: S608
 _PURGE_TURNS = """
 DELETE FROM turns WHERE waiting = 0 AND (served = 0 OR served < (
     SELECT max(served) - ? FROM turns AS other WHERE other.model_id = turns.model_id
@@ -271,6 +277,23 @@ class JobTable:
         async with self._database.transaction() as inside:
             await inside.execute_fetchall(_PURGE_TURNS, (REMEMBERED_TURNS,))
         return purged
+
+    async def thin_out(self, max_finished: int) -> int:
+        """Forgets the oldest of the finished jobs beyond so many; gives how many.
+
+        Safe to cancel: it works in batches and stops early.
+        """
+        forgotten = 0
+        while True:
+            async with self._database.transaction() as inside:
+                (total,) = await inside.execute_fetchall(_FINISHED_NOW)
+                batch = min(PURGE_BATCH, total["jobs"] - max_finished)
+                if batch <= 0:
+                    return forgotten
+                rows = list(await inside.execute_fetchall(_PURGE_OLDEST, (batch,)))
+            forgotten += len(rows)
+            if not rows:  # the running totals are wrong
+                return forgotten
 
 
 def _wants(jobs: Sequence[NewJob], ids: Sequence[str]) -> list[tuple[object, ...]]:
