@@ -32,11 +32,12 @@ ROUND_SECONDS = 3.0
 MAX_ROUNDS = 60
 OPEN = (S.QUEUED, S.DISPATCHED, S.RUNNING)
 CACHES = [CachePolicy.PREFER] * 4 + [CachePolicy.REFRESH, CachePolicy.OFF]
-MOVES = [*["go on", "draw"] * 2, "give back", *["bad luck"] * 2, "no memory", "hopeless"]
+MOVES = [*["go on", "draw", "bad luck"] * 2, "give back", "die", "no memory", "hopeless"]
 WORKERS = ("worker-1", "worker-2")
 people = st.sampled_from(["10.0.0.1", "10.0.0.2", "10.0.0.3"])
 workers = st.sampled_from(WORKERS)
 places = st.integers(0, 20)
+near = st.integers(0, 4)  # of the jobs under way, where there are so many
 
 
 @cache
@@ -95,21 +96,14 @@ class ServerThroughAnything(RuleBasedStateMachine):
 
     @rule(
         who=people,
-        subject=st.integers(0, 2),
-        first=st.integers(0, 2),
-        count=st.integers(1, 4),
+        what=st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(1, 4)),
         policy=st.sampled_from(CACHES),
         priority=st.sampled_from(Priority),
     )
     def generate(
-        self,
-        who: str,
-        subject: int,
-        first: int,
-        count: int,
-        policy: CachePolicy,
-        priority: Priority,
+        self, who: str, what: tuple[int, int, int], policy: CachePolicy, priority: Priority
     ) -> None:
+        subject, first, count = what
         draft = SpecDraft(f"picture {subject}")
         message = Generate(len(self.asks), draft, count, first, policy, priority=priority)
         peer = ListeningPeer(who)
@@ -130,10 +124,9 @@ class ServerThroughAnything(RuleBasedStateMachine):
             self.submit(who, subject, count)
 
     @precondition(lambda self: self.holders)
-    @rule(who=people, chosen=st.lists(places, min_size=1, max_size=3))
+    @rule(who=people, chosen=st.lists(near, min_size=1, max_size=3))
     def attach(self, who: str, chosen: list[int]) -> None:
-        known = list(self.holders)
-        job_ids = [known[place % len(known)] for place in chosen]
+        job_ids = [self.some_job(place) for place in chosen]
         peer = ListeningPeer(who)
         self.asks.append(Ask(self.run(self.rig.attach(peer, *job_ids)), peer))
 
@@ -153,6 +146,12 @@ class ServerThroughAnything(RuleBasedStateMachine):
         self.forget_unkept([ask])
         self.run(self.rig.cancelling.leave(ask.request))
 
+    def some_job(self, place: int) -> str:
+        """The first ones are under way."""
+        jobs = self.jobs()
+        ids = sorted(self.holders, key=lambda job_id: jobs[job_id].state not in OPEN)
+        return ids[place % len(ids)]
+
     def forget_unkept(self, asks: list[Ask]) -> None:
         for ask in asks:
             for job_id in ask.pending():
@@ -160,11 +159,10 @@ class ServerThroughAnything(RuleBasedStateMachine):
                     self.holders[job_id].clear()
 
     @precondition(lambda self: self.holders)
-    @rule(who=people, place=places, is_mine=st.sampled_from([True, True, False]))
+    @rule(who=people, place=near, is_mine=st.sampled_from([True, True, False]))
     def take_back(self, who: str, place: int, is_mine: bool) -> None:
         """`sdq cancel JOB`, also for jobs of others."""
-        shared = sorted(self.holders, key=lambda job_id: -len(+self.holders[job_id]))
-        job_id = shared[place % len(shared)]
+        job_id = self.some_job(place)
         if is_mine and (owners := sorted(+self.holders[job_id])):
             who = owners[place % len(owners)]
         self.holders[job_id].pop(who, None)
@@ -193,6 +191,8 @@ class ServerThroughAnything(RuleBasedStateMachine):
             self.workers.draw(name, place)
         elif move == "give back":
             self.workers.give_back(name, place)
+        elif move == "die":
+            self.workers.die_or_come_back(name)
         else:
             self.fail(name, place, move)
         if is_heard and not self.rig.dispatcher.is_away:
@@ -223,10 +223,12 @@ class ServerThroughAnything(RuleBasedStateMachine):
         del self.workers.stream[:count]
 
     @precondition(lambda self: self.old)
-    @rule(place=places)
+    @rule(place=st.integers(0, 3))
     def read_again(self, place: int) -> None:
         """Killed after the commit, before the event was deleted."""
-        self.run(self.rig.outcomes.apply(self.old[-1 - place % len(self.old)]))
+        jobs = self.jobs()
+        telling = [event for event in self.old if jobs[event.job_id].state in OPEN] or self.old
+        self.run(self.rig.outcomes.apply(telling[-1 - place % len(telling)]))
 
     @rule()
     def dispatch(self) -> None:
@@ -355,9 +357,10 @@ class ServerThroughAnything(RuleBasedStateMachine):
             failures = ask.peer.all(Failure)
             ended = [told.index for told in [*pictures, *failures]]
             assert len(ended) == len(set(ended))
-            for told in failures if not ask.request.is_attached else []:
-                if told.code == Cancelled.code:
-                    assert (ask.identity, ask.job_ids()[told.index]) in self.withdrawn
+            promised = ask.job_ids()
+            for told in failures:
+                if told.code == Cancelled.code and told.index in promised:
+                    assert (ask.identity, promised[told.index]) in self.withdrawn
 
     # ------------------------------------------------------------ the end
 
