@@ -1,6 +1,7 @@
 """A job as the server sees it: a row of the table, frozen; and what a new one is made of."""
 
 import json
+import logging
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterable
@@ -10,8 +11,10 @@ import msgspec
 
 from sdq.protocol.states import JobState
 from sdq.protocol.vocabulary import Priority
-from sdq.server.database import damaged
+from sdq.server.database import Damaged, damaged
 from sdq.spec import ImageSpec
+
+log = logging.getLogger(__name__)
 
 _ID_DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 _ID_LENGTH = 26
@@ -99,6 +102,17 @@ def row_of(job: NewJob, job_id: str, now: float) -> tuple[object, ...]:
 def jobs_of(rows: Iterable[sqlite3.Row]) -> list[Job]:
     """Rows as jobs, in the order of arrival (RETURNING promises none)."""
     return [job_of(row) for row in sorted(rows, key=_sequence)]
+
+
+def readable_jobs_of(rows: Iterable[sqlite3.Row]) -> list[Job]:
+    """`jobs_of`, without the rows that are damaged: one of them must not hide all others."""
+    jobs = []
+    for row in sorted(rows, key=_sequence):
+        try:
+            jobs.append(job_of(row))
+        except Damaged as error:
+            log.debug("%s", error)  # the check names it; here it would be told each second
+    return jobs
 
 
 def _sequence(row: sqlite3.Row) -> int:

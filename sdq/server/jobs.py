@@ -4,16 +4,17 @@ A job's state changes in one UPDATE that names the states it may come from, so t
 equal events changes nothing and is recognised by that.
 """
 
+import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import aiosqlite
 
 from sdq.errors import ServerBusy
 from sdq.protocol.states import TRANSITIONS, JobState
-from sdq.server.database import Database
+from sdq.server.database import Damaged, Database
 from sdq.server.job import (
     RANKS,
     Added,
@@ -23,6 +24,7 @@ from sdq.server.job import (
     job_of,
     jobs_of,
     json_list,
+    readable_jobs_of,
     row_of,
 )
 
@@ -80,7 +82,14 @@ UPDATE jobs SET state = 'cancelled', changed_at = ? WHERE {IN_FLIGHT} AND (
     )
 ) RETURNING sequence
 """  # noqa: S608
-_IN_STATE = "SELECT * FROM jobs WHERE state = ? ORDER BY sequence LIMIT ?"
+_IN_STATE = "SELECT * FROM (SELECT * FROM jobs WHERE state = ? ORDER BY sequence LIMIT ?)"
+_PLACES_IN_STATE = """
+SELECT sequence FROM (
+    SELECT sequence FROM jobs INDEXED BY jobs_by_state WHERE state = ? ORDER BY sequence LIMIT ?
+)
+"""
+_BY_SEQUENCE = "SELECT * FROM jobs WHERE sequence = ?"
+_BY_ID = "SELECT * FROM jobs WHERE job_id = ?"
 _QUEUED_NOW = "SELECT coalesce(sum(jobs), 0) AS jobs FROM job_counts WHERE state = 'queued'"
 _COUNTS = "SELECT state, sum(jobs) AS jobs FROM job_counts GROUP BY state"
 _COUNTS_OF = "SELECT state, jobs FROM job_counts WHERE model_id = ?"
@@ -212,21 +221,38 @@ class JobTable:
             return jobs_of(await inside.execute_fetchall(_TAKE_BACK, values))
 
     async def get(self, job_id: str) -> Job | None:
-        row = await self._database.fetch_one("SELECT * FROM jobs WHERE job_id = ?", (job_id,))
+        row = await self._database.fetch_one(_BY_ID, (job_id,))
         return None if row is None else job_of(row)
 
     async def get_many(self, job_ids: Sequence[str]) -> dict[str, Job]:
-        """By id: those of the jobs that there are."""
-        rows = await self._database.fetch_all(_BY_IDS, (json_list(job_ids),))
-        return {job.job_id: job for job in jobs_of(rows)}
+        """By id: those of the jobs that there are, and whose rows can be read."""
+        try:
+            rows = await self._database.fetch_all(_BY_IDS, (json_list(job_ids),))
+        except Damaged:
+            rows = await self._one_by_one(_BY_ID, job_ids)
+        return {job.job_id: job for job in readable_jobs_of(rows)}
 
     async def in_state(self, states: Collection[JobState], limit: int = 10_000) -> list[Job]:
-        """The oldest jobs that are in one of the states."""
+        """The oldest jobs that are in one of the states, and whose rows can be read."""
+        # One query, so that no job moves while we look; each state is read in order, so that
+        # nothing is sorted.
+        values = [value for state in states for value in (state, limit)]
+        try:
+            query = " UNION ALL ".join(_IN_STATE for _ in states)
+            rows = await self._database.fetch_all(query, values)
+        except Damaged:
+            query = " UNION ALL ".join(_PLACES_IN_STATE for _ in states)
+            places = await self._database.fetch_all(query, values)
+            rows = await self._one_by_one(_BY_SEQUENCE, [row["sequence"] for row in places])
+        return readable_jobs_of(rows)[:limit]
+
+    async def _one_by_one(self, query: str, names: Iterable[object]) -> list[sqlite3.Row]:
+        """Past a damaged page: slow, and finds all that the file still holds."""
         rows: list[sqlite3.Row] = []
-        async with self._database.transaction() as inside:  # no job moves while we look
-            for state in states:  # one after the other: each is read in order, nothing is sorted
-                rows += await inside.execute_fetchall(_IN_STATE, (state, limit))
-        return jobs_of(rows)[:limit]
+        for name in names:
+            with contextlib.suppress(Damaged):
+                rows += await self._database.fetch_all(query, (name,))
+        return rows
 
     async def in_flight(self, keys: Sequence[str]) -> dict[str, Job]:
         """By key: the kept jobs that are not final, at most one a key."""

@@ -24,6 +24,7 @@ from sdq.server.recovery import MAX_LOOKED_AT, Recovery
 from sdq.server.roster import Roster
 from sdq.server.speeds import News
 from sdq.server.subscriptions import Subscriptions
+from sdq.server.trouble import Trouble
 from sdq.server.turns import Turns
 from sdq.server.waiting import Waiting
 
@@ -36,6 +37,9 @@ unheard. Less than a heartbeat's time-out without its interval."""
 
 MAX_TOLD_JOBS = 500
 """So many jobs that somebody waits for hear their position each second."""
+
+_ROW_DAMAGED = "the job's row in the server's table is damaged, or gone"
+_REPAIR = "ask again; stop the server and run `sdq server check --repair`"
 
 
 class Scheduler:
@@ -72,6 +76,10 @@ class Scheduler:
         self._ticked_at: float | None = None
         self._redis_is_away = False
         self._sending: set[str] = set()
+        self._must_take_back = False  # it was begun, and could not be written down
+        self._dispatch_trouble = Trouble(log, "giving jobs to workers")
+        self._look_trouble = Trouble(log, "looking for lost jobs")
+        self._tell_trouble = Trouble(log, "telling those who wait")
 
     def wake(self) -> None:
         """There may be something to dispatch."""
@@ -87,31 +95,49 @@ class Scheduler:
             try:
                 await self.dispatch()
             except StackError as error:  # Redis gone or disk full: the jobs stay in the table
-                log.warning("%s", error)
+                self._dispatch_trouble.met(error)
+            except Exception as error:  # noqa: BLE001 - must not end the server; `watch` wakes us
+                self._dispatch_trouble.met(error, is_defect=True)
+            else:
+                self._dispatch_trouble.over()
 
     async def watch(self, redis: "Redis") -> None:
         """Every second: who is online, what was lost, what to tell those who wait."""
         self._trust_roster_later()  # the server was away, and perhaps Redis with it
         await self._meet_running()
         while True:
-            try:
-                if await self._ears.look_at_epoch():
-                    await self.take_back()
-                if await self._roster.refresh(redis):
-                    self.wake()
-                self._redis_is_away = False
-                await self.recover()
-            except (RedisError, OSError, RedisGone):  # the event reader says so
-                self._redis_is_away = True
-                self._trust_roster_later()
-            except StackError as error:
-                log.error("%s", error)
-            try:
-                await self.tell_waiting()
-            except StackError as error:
-                log.error("%s", error)
+            await self._look(redis)
+            await self._tell()
             self.wake()
             await asyncio.sleep(TICK_SECONDS)
+
+    async def _look(self, redis: "Redis") -> None:
+        try:
+            if await self._ears.look_at_epoch() or self._must_take_back:
+                await self.take_back()
+            if await self._roster.refresh(redis):
+                self.wake()
+            self._redis_is_away = False
+            await self.recover()
+        except (RedisError, OSError, RedisGone):  # the event reader says so
+            self._redis_is_away = True
+            self._trust_roster_later()
+        except StackError as error:
+            self._look_trouble.met(error)
+        except Exception as error:  # noqa: BLE001 - a defect at one job must not end the server
+            self._look_trouble.met(error, is_defect=True)
+        else:
+            self._look_trouble.over()
+
+    async def _tell(self) -> None:
+        try:
+            await self.tell_waiting()
+        except StackError as error:
+            self._tell_trouble.met(error)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._tell_trouble.met(error, is_defect=True)
+        else:
+            self._tell_trouble.over()
 
     async def _meet_running(self) -> None:
         """Steps of jobs that were begun before this start are news of jobs that we know."""
@@ -137,20 +163,35 @@ class Scheduler:
         self._recovery.start_over()
 
     async def take_back(self) -> None:
-        """Redis came back empty: what it held is queued again."""
+        """Redis came back empty: what it held is queued again; tried until it is written down."""
         self._trust_roster_later()  # their heartbeats are forgotten too
-        await self._recovery.after_empty_redis()
+        try:
+            await self._recovery.after_empty_redis()
+        except BaseException:
+            self._must_take_back = True
+            raise
+        self._must_take_back = False
         self.wake()
 
     # ------------------------------------------------------------ to Redis
 
     async def dispatch(self) -> None:
-        """Fills the window of every model. Raises `RedisGone`: the jobs wait again."""
+        """Fills the window of every model. Raises `RedisGone`: the jobs wait again.
+
+        Raises other `StackError`s when it has tried all models.
+        """
+        trouble: StackError | None = None
         for model_id in await self._table.queued_models():
-            room = await self._room(model_id)
-            jobs = await self._turns.dispatch_next(model_id, room) if room > 0 else []
+            try:
+                room = await self._room(model_id)
+                jobs = await self._turns.dispatch_next(model_id, room) if room > 0 else []
+            except StackError as error:  # the other models' rows may be sound
+                trouble = trouble or error
+                continue
             if jobs:
                 await self._send(jobs)
+        if trouble is not None:
+            raise trouble
 
     async def _send(self, jobs: list[Job]) -> None:
         """Some may have arrived when Redis goes away: sent again they have a higher attempt."""
@@ -186,7 +227,10 @@ class Scheduler:
         if not ids:
             return
         states = (JobState.QUEUED, JobState.DISPATCHED)
-        jobs = [job for job in (await self._table.get_many(ids)).values() if job.state in states]
+        found = await self._table.get_many(ids)
+        for job_id in set(ids) - found.keys():
+            self._subscriptions.fail(job_id, StackError.code, _ROW_DAMAGED, _REPAIR)
+        jobs = [job for job in found.values() if job.state in states]
         whys = await self._waiting.explain(jobs)
         for job in jobs:
             why = whys[job.job_id]

@@ -5,24 +5,31 @@ among one person's jobs the priority decides, then the order of arrival. A job t
 a worker before had its turn: it goes before all others.
 """
 
+import logging
+import sqlite3
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sdq.server.database import Database
-from sdq.server.job import Job, jobs_of
+import aiosqlite
 
-_GIVE = (
-    "UPDATE jobs SET state = 'dispatched', attempt = attempt + 1, dispatched_at = ?, changed_at = ?"
-)
+from sdq.errors import StackError
+from sdq.server.database import Damaged, Database, damaged, is_damage
+from sdq.server.job import Job, job_of
 
-_AGAIN = f"""
-{_GIVE} WHERE sequence IN (
-    SELECT sequence FROM jobs INDEXED BY jobs_again
-    WHERE state = 'queued' AND attempt > 0 AND model_id = ? ORDER BY sequence LIMIT ?
-)
-RETURNING *
-"""  # noqa: S608 - made of our own constants, as below
+log = logging.getLogger(__name__)
+
+MAX_UNREADABLE = 1_000
+"""Damaged rows in one dispatch. With more of them the file is beyond us."""
+
+_GIVE = """
+UPDATE jobs SET state = 'dispatched', attempt = attempt + 1, dispatched_at = ?, changed_at = ?
+WHERE sequence = ? AND state = 'queued' RETURNING *
+"""
+_AGAIN = """
+SELECT sequence FROM jobs INDEXED BY jobs_again
+WHERE state = 'queued' AND attempt > 0 AND model_id = ? ORDER BY sequence LIMIT ?
+"""
 _SERVE = """
 UPDATE turns SET served = 1 + (SELECT max(served) FROM turns WHERE model_id = :model_id)
 WHERE model_id = :model_id AND identity = (
@@ -31,13 +38,15 @@ WHERE model_id = :model_id AND identity = (
 )
 RETURNING identity
 """
-_FIRST_IN_LINE = f"""
-{_GIVE} WHERE sequence = (
-    SELECT sequence FROM wants INDEXED BY wants_in_line
-    WHERE stage = 0 AND model_id = ? AND identity = ? ORDER BY rank, sequence LIMIT 1
-) AND state = 'queued'
-RETURNING *
-"""  # noqa: S608
+_FIRST_IN_LINE = """
+SELECT sequence FROM wants INDEXED BY wants_in_line
+WHERE stage = 0 AND model_id = ? AND identity = ? ORDER BY rank, sequence LIMIT 1
+"""
+_FAIL = """
+UPDATE jobs SET state = 'failed', changed_at = ?, error_code = ?, error_message = ?
+WHERE sequence = ? AND state = 'queued' RETURNING sequence
+"""
+_OUT_OF_LINE = "UPDATE wants SET stage = 2 WHERE sequence = ?"
 _STANDINGS = """
 SELECT identity, served, waiting FROM turns INDEXED BY turns_next
 WHERE waiting > 0 AND model_id = ? ORDER BY served, identity LIMIT ?
@@ -54,6 +63,14 @@ WHERE state = 'queued' AND attempt > 0 AND model_id = ? ORDER BY sequence LIMIT 
 """
 
 
+class _Unreadable(Exception):
+    """A job whose row cannot be worked with; undoes the transaction that met it."""
+
+    def __init__(self, sequence: int, why: str) -> None:
+        super().__init__(why)
+        self.sequence = sequence
+
+
 class Standing(NamedTuple):
     """One person who waits for a model, in the order of the next turns."""
 
@@ -68,20 +85,65 @@ class Turns:
     def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
         self._database = database
         self._clock = clock
+        self._unreadable: set[int] = set()  # rows on damaged pages
 
     async def dispatch_next(self, model_id: str, limit: int) -> list[Job]:
-        """At most ``limit`` queued jobs of a model, the next first: they are dispatched now."""
-        now = self._clock()
+        """At most ``limit`` queued jobs of a model, the next first: they are dispatched now.
+
+        One whose row is damaged fails, or is passed over, so that it holds up nobody.
+        """
+        for _ in range(MAX_UNREADABLE):
+            try:
+                return await self._dispatch_next(model_id, limit)
+            except _Unreadable as found:
+                log.error("a job cannot be given to a worker, the others can: %s", found)
+                await self._give_up(found.sequence, str(found))
+        raise damaged("too many jobs are damaged")
+
+    async def _dispatch_next(self, model_id: str, limit: int) -> list[Job]:
+        jobs: list[Job] = []
         async with self._database.transaction() as inside:
-            rows = await inside.execute_fetchall(_AGAIN, (now, now, model_id, limit))
-            jobs = jobs_of(rows)
+            values = (model_id, limit + len(self._unreadable))
+            again = [row["sequence"] for row in await inside.execute_fetchall(_AGAIN, values)]
+            again = [sequence for sequence in again if sequence not in self._unreadable]
+            jobs += [await self._give(inside, sequence) for sequence in again[:limit]]
             for _ in range(limit - len(jobs)):
                 served = list(await inside.execute_fetchall(_SERVE, {"model_id": model_id}))
                 if not served:
                     break
-                values = (now, now, model_id, served[0]["identity"])
-                jobs += jobs_of(await inside.execute_fetchall(_FIRST_IN_LINE, values))
+                values = (model_id, served[0]["identity"])
+                first = await inside.execute_fetchall(_FIRST_IN_LINE, values)
+                jobs += [await self._give(inside, row["sequence"]) for row in first]
         return jobs
+
+    async def _give(self, inside: aiosqlite.Connection, sequence: int) -> Job:
+        now = self._clock()
+        try:
+            rows = list(await inside.execute_fetchall(_GIVE, (now, now, sequence)))
+            if rows:
+                return job_of(rows[0])
+        except (sqlite3.Error, Damaged) as error:
+            if not isinstance(error, Damaged) and not is_damage(error):
+                raise
+            raise _Unreadable(sequence, str(error)) from error
+        raise _Unreadable(sequence, f"row {sequence} of the jobs is not as its line says")
+
+    async def _give_up(self, sequence: int, why: str) -> None:
+        """The job fails, if that can be written down; else nobody looks at it any more.
+
+        SQLite writes nothing more in a transaction that met a damaged page: this is a new one.
+        """
+        words = f"the job's row is damaged: {why}"
+        try:
+            async with self._database.transaction() as inside:
+                values = (self._clock(), StackError.code, words, sequence)
+                failed = list(await inside.execute_fetchall(_FAIL, values))
+        except Damaged:
+            failed = []
+        if not failed:
+            self._unreadable.add(sequence)
+            async with self._database.transaction() as inside:
+                await inside.execute_fetchall(_OUT_OF_LINE, (sequence,))
 
     async def standings(self, model_id: str, limit: int) -> list[Standing]:
         """Who waits for a model, the next one to be served first."""

@@ -4,15 +4,18 @@ A person wants a job once for each request that asked for it (``holders``). A jo
 wants any more is cancelled; one that somebody else wants goes on.
 """
 
+import logging
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from sdq.protocol.vocabulary import Priority
-from sdq.server.database import Database
+from sdq.server.database import Damaged, Database
 from sdq.server.job import PRIORITIES, RANKS, Job, job_of, jobs_of, json_list
 from sdq.server.jobs import IN_FLIGHT
+
+log = logging.getLogger(__name__)
 
 _HELD_LESS = """
 UPDATE wants SET holders = holders - 1
@@ -134,11 +137,16 @@ class Wants:
         ]
         rows.sort(key=lambda row: int(row["sequence"]), reverse=True)
         total = await self._database.fetch_one(*count)
-        listed = [_listed(row) for row in rows[:limit]]
+        listed = [one for row in rows[:limit] if (one := _listed(row)) is not None]
         return listed, max(0, (total["jobs"] or 0) - len(listed)) if total else 0
 
 
-def _listed(row: sqlite3.Row) -> Listed:
+def _listed(row: sqlite3.Row) -> Listed | None:
+    """``None`` for a damaged row: the others are listed all the same."""
     mine = row["my_rank"]
     rank = row["any_rank"] if mine is None else mine
-    return Listed(job_of(row), mine is not None, PRIORITIES.get(rank, Priority.NORMAL))
+    try:
+        return Listed(job_of(row), mine is not None, PRIORITIES.get(rank, Priority.NORMAL))
+    except Damaged as error:
+        log.warning("%s", error)
+        return None

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from sdq.errors import StackError, UsageError
-from sdq.protocol.states import JobState
 from sdq.server.check import Finding, check
 from sdq.server.database import DATABASE_NAME, Database
 from sdq.server.jobs import JobTable
@@ -167,11 +166,12 @@ async def test_a_damaged_job_is_an_error_in_words_until_it_is_taken_out(shelf: S
     await shelf.stock(1, jobs=3)
     path = shelf.root / DATABASE_NAME
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("UPDATE jobs SET spec = 'nonsense' WHERE sequence = 2")
+        nonsense = "UPDATE jobs SET spec = 'nonsense' WHERE sequence = 2 RETURNING job_id"
+        (job_id,) = connection.execute(nonsense).fetchone()
         connection.commit()
     database = await Database.open(path)
     with pytest.raises(StackError, match="row of job") as caught:
-        await JobTable(database).in_state([JobState.QUEUED])
+        await JobTable(database).get(job_id)
     assert "check --repair" in caught.value.hint
     await database.close()
     (found,) = look(shelf.root, repair=True)

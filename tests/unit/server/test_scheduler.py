@@ -1,5 +1,6 @@
 """The window, whose turn it is, when the roster is trusted, and what those who wait are told."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from sdq.broker import HEARTBEAT_TIMEOUT_SECONDS
 from sdq.errors import StackError
-from sdq.protocol.messages import Generate, Progress
+from sdq.protocol.messages import Failure, Generate, Progress
 from sdq.protocol.states import JobState
 from sdq.server.dispatch import RedisGone
 from sdq.server.scheduler import LATE_SECONDS, MAX_TOLD_JOBS
@@ -323,3 +324,110 @@ async def test_a_full_disk_does_not_end_the_watch(rig: Rig, monkeypatch: pytest.
     with pytest.raises(Enough):
         await rig.scheduler.watch(NoRedis())  # type: ignore[arg-type]
     assert ticks == 20
+
+
+async def test_a_take_back_that_finds_the_disk_full_is_tried_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+):
+    """That Redis is empty is heard of only once."""
+    rig.bring_worker()
+    await rig.generate(ListeningPeer(), ONE)
+    await rig.scheduler.dispatch()
+    rig.ears.came_back_empty = True
+    take_back, ticks = rig.table.take_back, 0
+
+    async def full_at_first(job_ids: Any) -> Any:
+        if ticks < 2:
+            raise StackError("the disk is full")
+        return await take_back(job_ids)
+
+    async def count(seconds: float) -> None:
+        nonlocal ticks
+        ticks += 1
+        if ticks == 3:
+            raise Enough
+
+    monkeypatch.setattr(rig.table, "take_back", full_at_first)
+    monkeypatch.setattr("sdq.server.scheduler.asyncio.sleep", count)
+    with pytest.raises(Enough):
+        await rig.scheduler.watch(NoRedis())  # type: ignore[arg-type]
+    assert await counts(rig) == {JobState.QUEUED: 1}
+
+
+async def test_a_defect_of_ours_ends_neither_watch_nor_dispatch_and_is_told_once(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    ticks = 0
+
+    async def stumble(*_: object, **__: object) -> Any:
+        raise KeyError("a defect")
+
+    async def count(seconds: float) -> None:
+        nonlocal ticks
+        ticks += 1
+        await sleep(0)  # the dispatcher runs
+        if ticks == 20:
+            raise Enough
+
+    sleep = asyncio.sleep
+    for owner, name in (
+        (rig.table, "in_state"),
+        (rig.table, "queued_models"),
+        (rig.scheduler, "tell_waiting"),
+    ):
+        monkeypatch.setattr(owner, name, stumble)
+    monkeypatch.setattr("sdq.server.scheduler.asyncio.sleep", count)
+    dispatching = asyncio.create_task(rig.scheduler.run())
+    monkeypatch.setattr(rig.scheduler, "_meet_running", lambda: sleep(0))
+    with pytest.raises(Enough):
+        await rig.scheduler.watch(NoRedis())  # type: ignore[arg-type]
+    assert not dispatching.done()
+    dispatching.cancel()
+    await asyncio.wait({dispatching})
+    assert len(caplog.messages) == 3
+
+
+async def test_who_waits_for_a_job_whose_row_is_damaged_is_told_so(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+):
+    peer, other = ListeningPeer(), ListeningPeer("10.0.0.2")
+    request = await rig.generate(peer, ONE)
+    await rig.generate(other, MANY)
+    (job_id,) = [waiting.job_id for waiting in request.waiting.values()]
+    get_many = rig.table.get_many
+
+    async def without_one(job_ids: Any) -> Any:
+        return {found: job for found, job in (await get_many(job_ids)).items() if found != job_id}
+
+    monkeypatch.setattr(rig.table, "get_many", without_one)
+    await rig.scheduler.tell_waiting()
+    (failure,) = peer.all(Failure)
+    assert (failure.code, request.is_done) == ("stack", True)
+    assert not other.all(Failure)
+    assert {told.note for told in other.all(Progress)} != {""}
+
+
+async def test_a_model_whose_table_is_damaged_holds_up_no_other(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+):
+    rig.bring_worker()
+    await rig.generate(ListeningPeer(), ONE)
+    dispatch_next = rig.turns.dispatch_next
+
+    async def two_models() -> list[str]:
+        return ["another", "shapes"]
+
+    async def damaged_for_one(model_id: str, limit: int) -> Any:
+        if model_id == "another":
+            raise StackError("the file is damaged")
+        return await dispatch_next(model_id, limit)
+
+    async def room(model_id: str) -> int:
+        return 1
+
+    monkeypatch.setattr(rig.table, "queued_models", two_models)
+    monkeypatch.setattr(rig.turns, "dispatch_next", damaged_for_one)
+    monkeypatch.setattr(rig.scheduler, "_room", room)
+    with pytest.raises(StackError, match="damaged"):
+        await rig.scheduler.dispatch()
+    assert len(rig.dispatcher.sent) == 1

@@ -1,6 +1,9 @@
 """Fair turns: whoever was served least recently is next; a person's own order is the person's."""
 
 import asyncio
+import random
+import re
+from pathlib import Path
 
 import pytest
 
@@ -175,6 +178,67 @@ async def test_a_wrong_count_of_who_waits_holds_up_nobody(
     for _ in range(8):
         given += seeds(await turns.dispatch_next("shapes", 1))
     assert given == [10, 11]
+
+
+async def test_a_damaged_row_fails_and_holds_up_nobody(
+    database: Database, table: JobTable, turns: Turns
+):
+    await ask(table, "ann", 1, 2, 3)
+    await turns.dispatch_next("shapes", 1)
+    back = await table.in_state([S.DISPATCHED])
+    await table.take_back([job.job_id for job in back])  # it goes first
+    async with database.transaction() as inside:
+        await inside.execute_fetchall("UPDATE jobs SET spec = '{' WHERE sequence < 3")
+    given = [await turns.dispatch_next("shapes", 2) for _ in range(3)]
+    assert [seeds(jobs) for jobs in given if jobs] == [[3]]
+    rows = await database.fetch_all("SELECT state, error_code, error_message FROM jobs")
+    assert [row["state"] for row in rows] == ["failed", "failed", "dispatched"]
+    assert rows[0]["error_code"] == "stack"
+    assert "damaged" in rows[0]["error_message"]
+    assert (await table.counts())[S.QUEUED] == 0
+    assert await turns.standings("shapes", 5) == []
+
+
+@pytest.mark.parametrize("was_given_before", [False, True])
+async def test_jobs_on_a_damaged_page_are_passed_over(tmp_path: Path, was_given_before: bool):
+    path = tmp_path / "sdq.sqlite3"
+    database = await Database.open(path)
+    table, turns = JobTable(database), Turns(database)
+    await ask(table, "ann", *range(40))
+    if was_given_before:
+        given = await turns.dispatch_next("shapes", 40)
+        await table.take_back([job.job_id for job in given])
+    await database.close()
+    lost = damage_a_page_of_jobs(path)
+    assert 0 < len(lost) < 20
+    database = await Database.open(path)
+    try:
+        table, turns = JobTable(database), Turns(database)
+        found: list[int] = []
+        for _ in range(60):
+            found += seeds(await turns.dispatch_next("shapes", 2))
+        # Its neighbours cannot grow: those wait for a repair, too.
+        assert {0, 1, 38, 39} <= set(found) <= set(range(40)) - lost
+        assert len(found) == len(set(found))
+        out = await table.in_state([S.DISPATCHED])
+        assert seeds(out) == sorted(found)  # what else looks at them finds them too
+        ids = [job.job_id for job in out]
+        assert set(await table.get_many(ids)) == set(ids)
+    finally:
+        await database.close()
+
+
+def damage_a_page_of_jobs(path: Path) -> set[int]:
+    """Writes nonsense over one page of rows; the seeds of the jobs that were on it."""
+    data = bytearray(path.read_bytes())
+    size = int.from_bytes(data[16:18], "big")
+    pages = [data[start : start + size] for start in range(0, len(data), size)]
+    rows = [number for number, page in enumerate(pages) if page.count(b'{"prompt":"') > 1]
+    number = rows[len(rows) // 2]
+    lost = {int(seed) for seed in re.findall(rb'"seed":(\d+)', pages[number])}
+    data[number * size : (number + 1) * size] = random.Random(1).randbytes(size)
+    path.write_bytes(data)
+    return lost
 
 
 async def test_old_turns_of_people_who_wait_for_nothing_are_forgotten(

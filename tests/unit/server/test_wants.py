@@ -231,3 +231,14 @@ async def test_a_deleted_queued_job_leaves_the_line(database: Database, table: J
     rows = await database.fetch_all("SELECT identity, waiting FROM turns")
     assert [tuple(row) for row in rows] == [("ann", 1)]
     assert len(await database.fetch_all("SELECT * FROM wants")) == 1
+
+
+async def test_a_damaged_row_hides_no_other_job(database: Database, table: JobTable, wants: Wants):
+    mine = await ask(table, "ann", 1, 2, 3)
+    async with database.transaction() as inside:
+        await inside.execute_fetchall("UPDATE jobs SET spec = '{' WHERE job_id = ?", (mine[1],))
+    for only_mine in (False, True):
+        listed, _ = await wants.list("ann", mine=only_mine, ended=True, limit=10)
+        assert [one.job.job_id for one in listed] == [mine[2], mine[0]]
+    assert set(await table.get_many(mine)) == {mine[0], mine[2]}
+    assert ids(await table.in_state([S.QUEUED])) == [mine[0], mine[2]]
