@@ -25,6 +25,9 @@ from sdq.broker import (
 from sdq.errors import StackError
 from sdq.server.job import Job
 
+SEND_TIMEOUT_SECONDS = 5.0
+"""A Redis that is stopped keeps its connections: without this, `close` would wait for ever."""
+
 _RAISE_FLAG = """
 local before = redis.call('GET', KEYS[1])
 if not before or tonumber(before) < tonumber(ARGV[1]) then
@@ -77,6 +80,10 @@ class CeleryDispatcher:
     def __init__(self, redis: "Redis", redis_url: str, server_id: str) -> None:
         self._redis = redis
         self._app: Celery = make_app(redis_url)
+        self._app.conf.broker_transport_options |= {
+            "max_retries": 0,  # else it tries for 6 s; the scheduler tries again by itself
+            "socket_timeout": SEND_TIMEOUT_SECONDS,
+        }
         self._server_id = server_id
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="celery-producer")
 

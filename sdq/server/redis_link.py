@@ -3,7 +3,13 @@
 from collections.abc import Iterable
 from typing import Any
 
-from redis.asyncio import Connection, Redis, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio import (
+    BlockingConnectionPool,
+    Connection,
+    Redis,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -14,6 +20,8 @@ from sdq.server.events import BLOCK_MILLISECONDS
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 MAX_CONNECTIONS = 50
+POOL_TIMEOUT_SECONDS = 10.0
+"""How long a command waits for one of these: a thousand clients may cancel at once."""
 
 
 def connect(redis_url: str) -> "Redis":
@@ -22,22 +30,22 @@ def connect(redis_url: str) -> "Redis":
     Raises `UsageError` for what is no URL of a Redis.
     """
     try:
-        redis = Redis.from_url(
+        pool = BlockingConnectionPool.from_url(
             redis_url,
             socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
             socket_timeout=BLOCK_MILLISECONDS / 1000 + CONNECT_TIMEOUT_SECONDS,
             socket_keepalive=True,
             retry=Retry(NoBackoff(), 1),
             max_connections=MAX_CONNECTIONS,
+            timeout=POOL_TIMEOUT_SECONDS,
         )
     except ValueError as error:  # not shown: it may hold a piece of the password
         raise UsageError(
             "the address of Redis is not usable",
             hint="it looks like redis://:password@host:6379/0",
         ) from error
-    pool = redis.connection_pool
     pool.connection_class = _KINDS.get(pool.connection_class, pool.connection_class)
-    return redis
+    return Redis.from_pool(pool)
 
 
 class _OneWord(AbstractConnection):

@@ -10,7 +10,7 @@ import uvloop
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sdq.errors import UsageError
-from sdq.server.redis_link import connect
+from sdq.server.redis_link import MAX_CONNECTIONS, connect
 from sdq.stack.redis import RedisServer
 
 
@@ -64,3 +64,13 @@ def test_an_address_that_is_none(url: str) -> None:
     with pytest.raises(UsageError) as caught:
         connect(url)
     assert "secret" not in caught.value.message
+
+
+async def test_more_commands_at_once_than_connections_wait_for_one(redis_url: str) -> None:
+    """Else the cancel flags of most of a thousand clients that cancel at once are lost."""
+    redis = connect(redis_url)
+    names = [f"sdq.test.{number}" for number in range(4 * MAX_CONNECTIONS)]
+    await asyncio.gather(*(redis.set(name, 1, ex=60) for name in names))
+    assert await redis.exists(*names) == len(names)
+    await redis.delete(*names)
+    await redis.aclose()
