@@ -287,6 +287,7 @@ class Recovery:
                 await self._dispatcher.stop([job])
             except RedisGone as error:
                 log.warning("job %s may be drawn twice: %s", job.job_id, error)
+        await self._distrust(now, verdict)
         if verdict is Verdict.FAILED:
             await self._outcomes.failed(now, cause)
         elif verdict is Verdict.DIED:
@@ -294,3 +295,18 @@ class Recovery:
         else:
             await self._outcomes.take_back(now, cause)
         return True
+
+    async def _distrust(self, job: Job, verdict: Verdict) -> None:
+        """A worker whose engine hangs is meant for no more jobs; one that takes them from the
+        queue all the same, and keeps them for another deadline, is drained."""
+        if verdict is Verdict.FAILED and job.worker_id:
+            self._roster.distrust(job.worker_id, job.job_id)
+        elif verdict is Verdict.STOP:
+            trail = self._trails[job.job_id]
+            since = self._roster.stuck_since(trail.holder)
+            if since is not None and trail.held_since > since:
+                log.error("worker %s hangs and takes jobs: it is drained", trail.holder)
+                try:
+                    await self._dispatcher.drain(trail.holder)
+                except RedisGone as error:
+                    log.warning("worker %s cannot be drained: %s", trail.holder, error)

@@ -12,6 +12,9 @@ from sdq.errors import ProtocolError
 from sdq.protocol.messages import WorkerStatus
 
 MAX_WORKERS = 1_000
+MAX_HANDS = 1_000
+"""Of one worker's tasks at once, so many count: the window in Redis stays small."""
+
 SERVING_STATES = frozenset({"ready", "drawing"})
 LEAVING_STATES = frozenset({"stopping", "broken"})
 
@@ -24,6 +27,7 @@ class Roster:
         self._beats: dict[str, Heartbeat] = {}
         self._heard: dict[str, float] = {}
         self._counts: dict[str, int] = {}
+        self._stuck: dict[str, tuple[str, float]] = {}  # at which job, since when
 
     async def refresh(self, redis: "Redis") -> bool:
         """Reads the heartbeats; whether anything that matters for waiting jobs has changed.
@@ -31,10 +35,9 @@ class Roster:
         Raises redis-py's errors when Redis is away; the roster then stays as it was.
         """
         members = cast("list[bytes]", await redis.zrange(WORKERS_SET, 0, MAX_WORKERS - 1))
-        ids = [member.decode() for member in members]
-        keys = [heartbeat_key(worker) for worker in ids]
-        raw_beats = cast("list[bytes | None]", await redis.mget(keys)) if ids else []
-        gone = [worker for worker, raw in zip(ids, raw_beats, strict=True) if raw is None]
+        keys = [heartbeat_key(member.decode(errors="replace")) for member in members]
+        raw_beats = cast("list[bytes | None]", await redis.mget(keys)) if keys else []
+        gone = [member for member, raw in zip(members, raw_beats, strict=True) if raw is None]
         if gone:
             await redis.zrem(WORKERS_SET, *gone)
         return self.update(_readable(raw for raw in raw_beats if raw is not None))
@@ -53,7 +56,22 @@ class Roster:
         self._heard = {worker: self._heard[worker] for worker in fresh}
         self._counts = {worker: self._counts[worker] for worker in fresh}
         self._beats = fresh
+        self._stuck = {
+            worker: (job_id, since)
+            for worker, (job_id, since) in self._stuck.items()
+            if worker in fresh and job_id in fresh[worker].active
+        }
         return before != after
+
+    def distrust(self, worker_id: str, job_id: str) -> None:
+        """A worker does not get on with a job: no jobs are meant for it while it has that one."""
+        if worker_id in self._beats and worker_id not in self._stuck:
+            self._stuck[worker_id] = (job_id, self._clock())
+
+    def stuck_since(self, worker_id: str) -> float | None:
+        """Since when it is not trusted, by our clock; ``None``: it is."""
+        _, since = self._stuck.get(worker_id, ("", None))
+        return since
 
     def beats(self) -> Iterable[Heartbeat]:
         """The last heartbeat of everybody online, stopping ones included."""
@@ -83,12 +101,14 @@ class Roster:
         return [
             beat
             for beat in self._all_holders(model_id, fingerprint)
-            if beat.state in SERVING_STATES
+            if beat.state in SERVING_STATES and beat.worker_id not in self._stuck
         ]
 
     def window(self, model_id: str, fingerprint: str) -> int:
         """Jobs of a model that keep its ready workers busy: what they take, and one more each."""
-        return sum(beat.concurrency + 1 for beat in self.ready(model_id, fingerprint))
+        return sum(
+            min(beat.concurrency, MAX_HANDS) + 1 for beat in self.ready(model_id, fingerprint)
+        )
 
     def why_waiting(self, model_id: str, fingerprint: str, ahead: int) -> str:
         """The reason in words why a job of a model has not begun."""
@@ -100,7 +120,10 @@ class Roster:
         """Why no worker takes jobs of a model now, in words; empty when one does."""
         if self.ready(model_id, fingerprint):
             return ""
-        if loading := self.holders(model_id, fingerprint):
+        holders = self.holders(model_id, fingerprint)
+        if stuck := [beat.worker_id for beat in holders if beat.worker_id in self._stuck]:
+            return f"worker {stuck[0]} does not get on with its picture"
+        if loading := holders:
             return f"the model is loading on {loading[0].host}"
         if leaving := self._all_holders(model_id, fingerprint):
             return _why_leaving(model_id, leaving)

@@ -294,12 +294,46 @@ async def test_an_engine_that_hangs_at_one_picture_each_time_fails_it(rig: Rig):
     job = await drawing(rig, peer)
     for _ in range(MAX_FAILURES - 1):
         assert await pass_seconds(rig, UNMEASURED_PATIENCE_SECONDS + 1, job)
+        beat(rig, first=())  # its engine gets on, and lets go of the job
         await rig.scheduler.dispatch()
         job = rig.dispatcher.take()
         await rig.outcomes.apply(begun(job, "first"))
         assert not await pass_seconds(rig, 0, job)
     assert await pass_seconds(rig, UNMEASURED_PATIENCE_SECONDS + 1, job)
     assert "third failure" in peer.all(Failure)[0].message
+
+
+async def test_a_worker_whose_engine_hangs_gets_no_new_job_until_it_lets_go(rig: Rig):
+    peer = ListeningPeer()
+    job = await drawing(rig, peer)
+    assert await pass_seconds(rig, UNMEASURED_PATIENCE_SECONDS + 1, job)
+    await rig.scheduler.dispatch()
+    assert rig.dispatcher.sent == []
+    await rig.scheduler.tell_waiting()
+    assert "does not get on" in peer.all(Progress)[-1].note
+    beat(rig, first=())  # it drew a step after all, and saw that the job was stopped
+    await rig.scheduler.dispatch()
+    assert [sent.job_id for sent in rig.dispatcher.sent] == [job.job_id]
+    assert rig.dispatcher.drained == []
+
+
+async def test_a_worker_that_hangs_and_takes_jobs_all_the_same_is_drained(rig: Rig):
+    """Else it would take each job that goes first, sooner than a worker that has its hands full."""
+    hung = await drawing(rig)
+    assert await pass_seconds(rig, UNMEASURED_PATIENCE_SECONDS + 1, hung)
+    beat(rig, first=(hung.job_id,), second=())
+    await rig.generate(ListeningPeer(), Generate(2, SpecDraft("a cat")))
+    await rig.scheduler.dispatch()
+    _, other = rig.dispatcher.take(), rig.dispatcher.take()
+    hands = {"first": (hung.job_id, other.job_id), "second": ()}
+    beat(rig, **hands)
+    await rig.recovery.look()
+    assert rig.dispatcher.drained == []
+    rig.clock.now += UNMEASURED_PATIENCE_SECONDS
+    beat(rig, **hands)
+    await rig.recovery.look()
+    assert await state_of(rig, other) is JobState.QUEUED
+    assert set(rig.dispatcher.drained) == {"first"}
 
 
 async def test_what_waits_behind_an_engine_that_hangs_is_given_to_another(rig: Rig):

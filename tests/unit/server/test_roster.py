@@ -2,8 +2,10 @@
 
 import pytest
 
+from sdq.broker import WORKERS_SET
 from sdq.server.catalog import Catalog
-from sdq.server.roster import Roster
+from sdq.server.redis_link import connect
+from sdq.server.roster import MAX_HANDS, Roster
 from sdq.testing.dispatch import heartbeat
 from sdq.testing.rig import Clock
 
@@ -91,3 +93,32 @@ def test_people_are_told_why_a_worker_is_broken():
     roster.update([heartbeat(SHAPES, "a", state="broken", note="its canary came out black")])
     (status,) = roster.statuses()
     assert (status.state, status.note) == ("broken", "its canary came out black")
+
+
+def test_a_worker_that_is_not_trusted_is_named_as_the_reason():
+    clock = Clock()
+    roster = Roster(clock)
+    roster.update([heartbeat(SHAPES, "a", active=("job1",), sent_at=1.0)])
+    roster.distrust("a", "job1")
+    roster.distrust("gone", "job1")
+    assert (roster.stuck_since("a"), roster.stuck_since("gone")) == (clock.now, None)
+    assert roster.ready("shapes", PRINT) == []
+    assert roster.why_nobody("shapes", PRINT) == "worker a does not get on with its picture"
+    roster.update([heartbeat(SHAPES, "a", active=(), sent_at=2.0)])
+    assert roster.stuck_since("a") is None
+    assert roster.window("shapes", PRINT) == 3
+
+
+def test_a_worker_that_says_it_has_a_million_hands_does_not_empty_the_queue_into_redis():
+    roster = Roster(Clock())
+    roster.update([heartbeat(SHAPES, "a", concurrency=1_000_000)])
+    assert roster.window("shapes", PRINT) == MAX_HANDS + 1
+
+
+async def test_a_name_that_is_none_is_taken_off_the_list(redis_url: str):
+    """Whoever else writes into Redis must not end the server."""
+    redis = connect(redis_url)
+    await redis.zadd(WORKERS_SET, {b"\xff\xfe": 1.0})
+    await Roster(Clock()).refresh(redis)
+    assert await redis.zscore(WORKERS_SET, b"\xff\xfe") is None
+    await redis.aclose()
