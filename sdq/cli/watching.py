@@ -13,6 +13,7 @@ from sdq.cli.jobs import TITLES, and_more, record_of, rows_of
 from sdq.cli.output import cut, print_json, table_lines, tell
 from sdq.cli.progress import FOUND, LOST
 from sdq.client.client import Client
+from sdq.client.connection import may_pass
 from sdq.config import ClientSettings
 from sdq.errors import ConnectionFailed
 from sdq.protocol.job_messages import JobInfo, Jobs
@@ -97,7 +98,9 @@ async def watch(
             while True:
                 try:
                     answer = await looker.look(client)
-                except ConnectionFailed:
+                except ConnectionFailed as error:
+                    if not may_pass(error):
+                        raise
                     if lost_at is None:
                         lost_at = time.monotonic()
                         view.lost()

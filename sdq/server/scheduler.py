@@ -233,9 +233,9 @@ class Scheduler:
         jobs = [job for job in found.values() if job.state in states]
         whys = await self._waiting.explain(jobs)
         for job in jobs:
-            why = whys[job.job_id]
-            if self._news.is_running(job.job_id):
-                continue  # it was begun while we looked
+            why = whys.get(job.job_id)
+            if why is None or self._news.is_running(job.job_id):
+                continue  # it was given out or begun while we looked
             for subscription in self._subscriptions.of(job.job_id):
                 subscription.progress(
                     job.state, ahead=why.ahead, note=why.note, eta_seconds=why.eta_seconds

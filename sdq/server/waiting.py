@@ -71,7 +71,8 @@ class Waiting:
         self._news = news
 
     async def explain(self, jobs: Sequence[Job]) -> dict[str, Why]:
-        """By job id, for those of the jobs that have not ended.
+        """By job id, for those of the jobs that have not ended and of which anything is known:
+        one that is just leaving the queue has no place, and what was said of it before stays.
 
         ``ahead`` counts the jobs that must come to their end before a worker begins this one, as
         far as we know now: all jobs of its model that are drawn or given out, those that had their
@@ -124,12 +125,14 @@ class Waiting:
         places = await self._places_of_given(model) if given else {}
         places |= await self._places_of_queued(model, queued) if queued else {}
         for job in [*given, *queued]:
-            whys[job.job_id] = self._why(model, job, places.get(job.job_id))
+            place = places.get(job.job_id)
+            if place is not None:
+                whys[job.job_id] = self._why(model, job, place)
+            elif model.nobody:
+                whys[job.job_id] = Why(None, None, model.nobody)
         return whys
 
-    def _why(self, model: _Model, job: Job, place: _Place | None) -> Why:
-        if place is None:  # it has just left the queue, or only others want it by now
-            return Why(None, None, model.nobody)
+    def _why(self, model: _Model, job: Job, place: _Place) -> Why:
         ahead = max(0, place.before - max(0, len(model.ready) - 1))
         if place.is_deep:
             return Why(None, None, model.nobody or f"more than {ahead} ahead")

@@ -177,8 +177,10 @@ async def test_many_people_at_once_are_all_told(rig: Rig):
     assert [whys[job.job_id].ahead for job in jobs] == list(range(300))
 
 
-async def test_jobs_of_a_person_who_wants_them_no_more_have_no_place(rig: Rig):
+async def test_of_a_job_that_its_first_asker_wants_no_more_nothing_new_is_said(rig: Rig):
     (mine,) = await ask(rig, (1, "me"))
     await ask(rig, (1, "you"))
     await rig.wants.withdraw("me", [mine.job_id])
-    assert await why(rig, mine) == Why(None, None, "")
+    now = await rig.table.get(mine.job_id)
+    assert now is not None
+    assert await rig.waiting.explain([now]) == {}
