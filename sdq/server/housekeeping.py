@@ -5,9 +5,9 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from sdq.errors import StackError
-from sdq.server.jobs import JobTable
-from sdq.server.library import Library
-from sdq.server.trouble import Trouble
+from sdq.server.library.library import Library
+from sdq.server.queue.jobs import JobTable
+from sdq.server.queue.trouble import Trouble
 
 log = logging.getLogger(__name__)
 

@@ -23,14 +23,14 @@ from sdq.protocol.messages import ClientMessage, ErrorReply, Limits
 from sdq.protocol.stream import Stream
 from sdq.server.catalog import Catalog
 from sdq.server.database import Database
-from sdq.server.dispatch import CeleryDispatcher
-from sdq.server.events import EventReader
 from sdq.server.handlers import Handlers
 from sdq.server.housekeeping import Housekeeping
-from sdq.server.library import Library
+from sdq.server.library.library import Library
 from sdq.server.outboxes import Outboxes
-from sdq.server.redis_link import connect
-from sdq.server.roster import Roster
+from sdq.server.queue.dispatch import CeleryDispatcher
+from sdq.server.queue.events import EventReader
+from sdq.server.queue.redis_link import connect
+from sdq.server.queue.roster import Roster
 from sdq.server.session import Session
 from sdq.server.wiring import Parts, Storage, wire
 

@@ -14,8 +14,8 @@ from sdq.broker import (
     queue_of,
 )
 from sdq.protocol.model import ModelManifest
-from sdq.server.dispatch import RedisGone
-from sdq.server.job import Job
+from sdq.server.queue.dispatch import RedisGone
+from sdq.server.queue.job import Job
 
 
 class MemoryDispatcher:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sdq.protocol.messages import Accepted, Failure, Picture
 from sdq.server.database import Database
-from sdq.server.subscriptions import Request
+from sdq.server.queue.subscriptions import Request
 from sdq.testing.rig import ListeningPeer
 
 _LOG = (

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from sdq.broker import Heartbeat, Stepped, WorkerEvent
 from sdq.errors import OutOfMemory
 from sdq.protocol.model import ModelManifest
-from sdq.server.job import Job
+from sdq.server.queue.job import Job
 from sdq.testing.dispatch import (
     MemoryDispatcher,
     begun,

@@ -17,9 +17,9 @@ from sdq.protocol.job_messages import CancelJobs
 from sdq.protocol.messages import CachePolicy, Failure, Generate, Picture
 from sdq.protocol.states import FINAL_STATES, JobState
 from sdq.protocol.vocabulary import Priority
-from sdq.server.dispatch import RedisGone
-from sdq.server.job import Job, jobs_of
-from sdq.server.outcomes import MAX_DEATHS, MAX_FAILURES
+from sdq.server.queue.dispatch import RedisGone
+from sdq.server.queue.job import Job, jobs_of
+from sdq.server.queue.outcomes import MAX_DEATHS, MAX_FAILURES
 from sdq.spec import SpecDraft
 from sdq.testing.observed import Ask, StoredPictures
 from sdq.testing.played import PlayedWorkers

@@ -22,9 +22,9 @@ from sdq.broker import (
     queue_of,
 )
 from sdq.protocol.states import JobState
-from sdq.server.dispatch import CeleryDispatcher, RedisGone
-from sdq.server.events import EventReader
-from sdq.server.job import Job
+from sdq.server.queue.dispatch import CeleryDispatcher, RedisGone
+from sdq.server.queue.events import EventReader
+from sdq.server.queue.job import Job
 from sdq.server.server import connect
 from sdq.spec import ImageSpec
 from sdq.stack.redis import RedisServer
@@ -142,7 +142,7 @@ async def test_a_redis_that_is_stopped_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The server ends in spite of it, and goes on with it later."""
-    monkeypatch.setattr("sdq.server.dispatch.SEND_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr("sdq.server.queue.dispatch.SEND_TIMEOUT_SECONDS", 0.5)
     with RedisServer(tmp_path / "redis") as server:
         redis = connect(server.url)
         dispatcher = CeleryDispatcher(redis, server.url, "server1")
