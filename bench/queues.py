@@ -29,9 +29,9 @@ from sdq.client.client import Client
 from sdq.protocol.messages import Picture
 from sdq.server.catalog import Catalog
 from sdq.server.database import Database
-from sdq.server.job import NewJob
-from sdq.server.jobs import JobTable
-from sdq.server.turns import Turns
+from sdq.server.queue.job import NewJob
+from sdq.server.queue.jobs import JobTable
+from sdq.server.queue.turns import Turns
 from sdq.spec import SpecDraft, derived_seed, key_of
 from sdq.stack.redis import RedisServer, free_port
 from sdq.stack.tether import tethered
