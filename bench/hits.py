@@ -25,7 +25,7 @@ from sdq.protocol.connection import ClientConnection
 from sdq.protocol.messages import Generate, Picture
 from sdq.server.catalog import Catalog
 from sdq.server.database import Database
-from sdq.server.library import Library
+from sdq.server.library.library import Library
 from sdq.spec import ImageSpec, SpecDraft, derived_seed, key_of
 
 CONNECTIONS = 8

@@ -45,6 +45,10 @@ EVENT_FIELD = b"event"
 
 Attempt = Annotated[int, msgspec.Meta(ge=1)]
 NotNegative = Annotated[int, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e7)]
+"""No number is to be trusted: an infinite one would end up in sums and rounding."""
+
+Concurrency = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
 
 def queue_of(model_id: str, fingerprint: str) -> str:
@@ -111,7 +115,7 @@ class Drawn(_Event, frozen=True):
     """The job succeeded: a PNG that holds its own spec."""
 
     image: Annotated[bytes, msgspec.Meta(max_length=MAX_IMAGE_BYTES)]
-    draw_seconds: Annotated[float, msgspec.Meta(ge=0)]
+    draw_seconds: Seconds
 
 
 class Broke(_Event, frozen=True):
@@ -152,8 +156,8 @@ class Heartbeat(msgspec.Struct, frozen=True):
     device: str
     state: str  # loading, ready, drawing, stopping, broken
     active: tuple[JobId, ...]  # jobs in hand, whether begun or not
-    concurrency: int
-    seconds_per_step: float | None  # measured; None until the first picture
+    concurrency: Concurrency
+    seconds_per_step: Seconds | None  # measured; None until the first picture
     versions: dict[str, str]
     sent_at: float  # seconds since 1970, by the worker's clock
     note: str = ""  # why it is stopping or broken, in words

@@ -29,7 +29,7 @@ def attach(
 
     \b
     Examples:
-      sdq attach 8f2c4d1a -o out.png
+      sdq attach 01m84kh4qevc8yvybbef9jnb4w -o out.png
       sdq submit "a red circle" -n 4 | sdq attach - -o circles/
     """
     job_ids = read_job_ids(jobs)

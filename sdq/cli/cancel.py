@@ -36,7 +36,7 @@ def cancel(
 
     \b
     Examples:
-      sdq cancel 8f2c4d1a
+      sdq cancel 01m84kh4qevc8yvybbef9jnb4w
       sdq cancel --all-mine
     """
     if all_mine == bool(jobs):

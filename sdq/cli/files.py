@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdq.cli.output import write_data
 from sdq.cli.patterns import Pattern, escaped, model_part, slug_of
 from sdq.errors import OutputError, UsageError
 from sdq.spec import SEED_LIMIT, ImageSpec, SpecDraft
@@ -109,7 +110,7 @@ class Outputs:
         """Writes a picture, whole or not at all; its path, ``None`` for standard output."""
         data = png if self._format == "PNG" else _converted(png, self._format)
         if self.to_stdout:
-            _write_stdout(data)
+            write_data(data)
             return None
         path = self.path_of(named)
         if self.pattern.is_addressed_by_content and _holds(path, data):
@@ -189,20 +190,10 @@ def _holds(path: Path, data: bytes) -> bool:
         return False
 
 
-def _write_stdout(data: bytes) -> None:
-    try:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise _cannot_write("standard output", error) from error
-
-
-def _cannot_write(what: object, error: OSError) -> OutputError:
+def _cannot_write(path: Path, error: OSError) -> OutputError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     hint = f"make room and {_KEPT}" if full else "choose another place with -o"
-    return OutputError(f"cannot write {what}: {error.strerror or error}", hint=hint)
+    return OutputError(f"cannot write {path}: {error.strerror or error}", hint=hint)
 
 
 def _converted(png: bytes, file_format: str) -> bytes:

@@ -8,14 +8,14 @@ import typer
 
 from sdq.cli import options
 from sdq.cli.asking import ask
-from sdq.cli.output import as_duration, plain, print_json, print_table, tell
+from sdq.cli.output import as_duration, cut, held_up_by, plain, print_json, print_table, tell
 from sdq.errors import UsageError
 
 if TYPE_CHECKING:
     from sdq.protocol.job_messages import JobInfo, Jobs
 
 TITLES = ("JOB", "STATE", "PROGRESS", "ETA", "AGE", "PROMPT")
-_PROGRESS_CHARACTERS = 40
+_PROGRESS_COLUMNS = 40
 
 Mine = Annotated[bool, typer.Option("--mine", help="Only what you asked for.")]
 All = Annotated[bool, typer.Option("--all", help="Also what came to its end.")]
@@ -105,9 +105,7 @@ def _progress(job: "JobInfo") -> str:
         return f"{text} on {plain(job.worker_id)}" if job.worker_id else text
     if job.state.value == "succeeded":
         return "-" if job.draw_seconds is None else f"drawn in {as_duration(job.draw_seconds)}"
-    if job.ahead:
+    reason = held_up_by(job.ahead, job.note) or job.error_message
+    if not reason and job.ahead:
         return f"{job.ahead} ahead"
-    text = plain(job.note or job.error_message) or "-"
-    if len(text) > _PROGRESS_CHARACTERS:
-        return text[: _PROGRESS_CHARACTERS - 1] + "…"
-    return text
+    return cut(plain(reason), _PROGRESS_COLUMNS) or "-"

@@ -39,11 +39,20 @@ _GC_THRESHOLD = 50_000
 
 def run() -> None:
     """``sdq``, as a process."""
+    _open_closed_streams()
     arguments = sys.argv[1:]
     if _STAYING.intersection(arguments[:1]):
         sys.exit(main(arguments))
     gc.set_threshold(_GC_THRESHOLD)
     _leave(main(arguments))
+
+
+def _open_closed_streams() -> None:
+    """What our parent closed (``>&-``) leads nowhere from now on. Otherwise the next thing that
+    is opened, a connection even, would get its number, and what is printed."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
 
 
 def _leave(code: int) -> NoReturn:

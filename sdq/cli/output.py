@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from sdq.errors import SdqError
+from sdq.errors import OutputError, SdqError
 
 _JOINERS = "\u200c\u200d"  # part of words in Persian and in Indian scripts, and of emoji
 
@@ -52,8 +52,22 @@ def tell_error(error: SdqError, *, about: str = "") -> None:
 def print_data(line: str) -> None:
     """A line of data, on standard output. On a terminal it is made harmless."""
     text = plain(line) if sys.stdout.isatty() else line
-    sys.stdout.buffer.write(os.fsencode(text) + b"\n")
-    sys.stdout.buffer.flush()
+    write_data(os.fsencode(text) + b"\n")
+
+
+def write_data(data: bytes) -> None:
+    """Bytes, on standard output. Raises `OutputError`, and `BrokenPipeError` when its reader is
+    gone, which is no failure to speak of."""
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"cannot write standard output: {error.strerror or error}",
+            hint="make room, or send it somewhere else",
+        ) from error
 
 
 def print_json(value: object) -> None:
@@ -72,18 +86,48 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> None
 def table_lines(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     """The lines of `print_table`."""
     cells = [[plain(str(cell)) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
-    most = _columns()
+    widths = [max(map(columns_of, column)) for column in zip(titles, *cells, strict=True)]
+    most = os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else None
     lines = []
     for row in [list(titles), *cells]:
-        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        padded = [
+            cell + " " * (width - columns_of(cell)) for cell, width in zip(row, widths, strict=True)
+        ]
         line = "  ".join(padded).rstrip()
-        lines.append(line if most is None or len(line) <= most else line[: most - 1] + "…")
+        lines.append(line if most is None else cut(line, most))
     return lines
 
 
-def _columns() -> int | None:
-    return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else None
+def columns_of(text: str) -> int:
+    """How wide a terminal draws a text: two columns for a letter of Chinese or an emoji, none
+    for an accent of its own."""
+    return len(text) if text.isascii() else sum(map(_columns_of_letter, text))
+
+
+def cut(text: str, columns: int) -> str:
+    """As much of a line as fits, with an ellipsis where something is missing."""
+    if columns_of(text) <= columns:
+        return text
+    used = 0
+    for place, letter in enumerate(text):
+        used += _columns_of_letter(letter)
+        if used > columns - 1:
+            return text[:place] + "…"
+    return text
+
+
+def _columns_of_letter(letter: str) -> int:
+    if unicodedata.east_asian_width(letter) in "WF":
+        return 2
+    return 0 if unicodedata.category(letter) in ("Mn", "Me", "Cf") else 1
+
+
+def held_up_by(ahead: int | None, note: str) -> str:
+    """Why a job waits, other than that so many go before it: no worker, a model that loads.
+
+    Whoever hears only of a place in the queue takes it for moving.
+    """
+    return "" if note == f"{ahead} ahead" else note
 
 
 def as_bytes(size_bytes: float) -> str:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sdq.cli.output import Sink, as_duration, plain
+from sdq.cli.output import Sink, as_duration, cut, held_up_by, plain
 from sdq.protocol.messages import Progress
 from sdq.protocol.states import JobState
 
@@ -23,7 +23,7 @@ FOUND = "connected again"
 MAX_NOTES = 20
 """Different reasons for waiting that are told when there is no terminal."""
 
-_LABEL_CHARACTERS = 28
+_LABEL_COLUMNS = 28
 
 
 class QuietDisplay:
@@ -36,11 +36,10 @@ class QuietDisplay:
 
     def show(self, number: int, label: str, news: Progress | None) -> None:
         """What is known of picture ``number`` (``{n}``); ``None``: just accepted."""
-        if news is None or not news.note or news.ahead or len(self._told) >= MAX_NOTES:
-            return
-        if news.note not in self._told:
-            self._told.add(news.note)
-            self._sink.say(f"waiting: {plain(news.note)}")
+        reason = "" if news is None else held_up_by(news.ahead, news.note)
+        if reason and reason not in self._told and len(self._told) < MAX_NOTES:
+            self._told.add(reason)
+            self._sink.say(f"waiting: {plain(reason)}")
 
     def gone(self, number: int) -> None:
         """The picture is there, or will not come."""
@@ -87,7 +86,7 @@ class LiveDisplay:
         """What is known of picture ``number`` (``{n}``); ``None``: just accepted."""
         if number not in self._lines and len(self._lines) >= MAX_LINES:
             return
-        line = self._lines.setdefault(number, _Line(_shortened(plain(label))))
+        line = self._lines.setdefault(number, _Line(cut(plain(label), _LABEL_COLUMNS)))
         if news is not None:
             line.state, line.step = _state_of(news), news.step
             line.steps = news.steps if news.state is JobState.RUNNING else None
@@ -183,21 +182,15 @@ def _bars() -> "Bars":
     )
 
 
-def _shortened(label: str) -> str:
-    if len(label) <= _LABEL_CHARACTERS:
-        return label
-    return label[: _LABEL_CHARACTERS - 1] + "…"
-
-
 def _state_of(news: Progress) -> str:
     eta = None if news.eta_seconds is None else as_duration(news.eta_seconds)
     if news.state is JobState.RUNNING:
         state = f"step {news.step} of {news.steps}" if news.step else "starting"
         return state if eta is None else f"{state}, {eta} left"
-    if news.ahead:
+    if reason := held_up_by(news.ahead, news.note):
+        state = f"waiting: {plain(reason)}"
+    elif news.ahead:
         state = f"queued, {news.ahead} ahead"
-    elif news.note:
-        state = f"waiting: {plain(news.note)}"
     else:
         state = "queued"
     return state if eta is None else f"{state}, about {eta}"

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sdq.cli.output import as_bytes, as_pictures, plain, print_data, print_json, tell
-from sdq.server.backup import backup
-from sdq.server.check import Finding, Told, check
+from sdq.server.upkeep.backup import backup
+from sdq.server.upkeep.check import Finding, Told, check
 
 MAX_LINES = 40
 """Findings told one by one; the others are counted."""

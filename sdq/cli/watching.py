@@ -10,9 +10,10 @@ from contextlib import suppress
 import msgspec
 
 from sdq.cli.jobs import TITLES, and_more, record_of, rows_of
-from sdq.cli.output import print_json, table_lines, tell
+from sdq.cli.output import cut, print_json, table_lines, tell
 from sdq.cli.progress import FOUND, LOST
 from sdq.client.client import Client
+from sdq.client.connection import may_pass
 from sdq.config import ClientSettings
 from sdq.errors import ConnectionFailed
 from sdq.protocol.job_messages import JobInfo, Jobs
@@ -23,6 +24,7 @@ MAX_LIMIT = 1_000
 
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 _ERASE_BELOW = "\x1b[J"
+_ERASE_LINE = "\r\x1b[K"
 
 
 class Screen:
@@ -33,12 +35,13 @@ class Screen:
 
     def show(self, answer: Jobs) -> None:
         lines = table_lines(TITLES, rows_of(answer.jobs)) if answer.jobs else ["no jobs"]
-        room = os.get_terminal_size(sys.stdout.fileno()).lines - 2
-        hidden = max(0, len(lines) - max(room, 1))
-        if hidden or answer.more:
+        size = os.get_terminal_size(sys.stdout.fileno())
+        if hidden := max(0, len(lines) - max(size.lines - 2, 1)):
             lines = lines[: len(lines) - hidden]
-            lines.append(and_more(msgspec.structs.replace(answer, more=answer.more + hidden)))
-        self._draw(lines)
+            lines.append(f"and {answer.more + hidden} more: a higher window shows them")
+        elif answer.more:
+            lines.append(and_more(answer))
+        self._draw([cut(line, size.columns) for line in lines])
 
     def lost(self) -> None:
         sys.stdout.write(LOST + "\n")
@@ -49,7 +52,7 @@ class Screen:
         """The next table covers what was said."""
 
     def close(self) -> None:
-        sys.stdout.write(_SHOW_CURSOR)
+        sys.stdout.write(_ERASE_LINE + _SHOW_CURSOR)  # the ^C that the terminal echoed
         sys.stdout.flush()
 
     def _draw(self, lines: Sequence[str]) -> None:
@@ -95,7 +98,9 @@ async def watch(
             while True:
                 try:
                     answer = await looker.look(client)
-                except ConnectionFailed:
+                except ConnectionFailed as error:
+                    if not may_pass(error):
+                        raise
                     if lost_at is None:
                         lost_at = time.monotonic()
                         view.lost()

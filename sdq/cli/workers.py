@@ -77,8 +77,11 @@ def drain(
         before = await _seen(client, name) if wait else None
         answer = await client.drain(name)
         if not as_json:
-            in_hand = f"finishes {as_pictures(answer.active)} in hand and " if answer.active else ""
-            tell(f"{plain(name)} was told: it {in_hand}ends")
+            rest = (
+                f"finishes what it has begun of {as_pictures(answer.active)} in hand, hands the "
+                "rest back and "
+            )
+            tell(f"{plain(name)} was told: it {rest if answer.active else ''}ends")
         if wait:
             await _gone(client, name, before)
         return answer

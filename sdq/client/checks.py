@@ -7,7 +7,7 @@ import msgspec
 from sdq.errors import InvalidSpec, UsageError
 from sdq.protocol.constants import MAX_JOBS_AT_ONCE
 from sdq.protocol.messages import Limits
-from sdq.protocol.model import JobId
+from sdq.protocol.model import JobId, WorkerId
 from sdq.spec import SIZE_MULTIPLE, SpecDraft
 
 _CALLED = {
@@ -52,6 +52,16 @@ def check_job_ids(job_ids: Sequence[str]) -> None:
             msgspec.convert(job_id, JobId)
         except msgspec.ValidationError as error:
             raise UsageError(f"{job_id!r} is no job id", hint="`sdq jobs` shows them") from error
+
+
+def check_worker_id(worker_id: str) -> None:
+    """Raises `UsageError` for what cannot be the name of a worker."""
+    try:
+        msgspec.convert(worker_id, WorkerId)
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"{worker_id!r} is no name of a worker", hint="`sdq workers` shows them"
+        ) from error
 
 
 def _check_text(name: str, text: str, max_characters: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from sdq.client.checks import check_count, check_draft, check_job_ids
+from sdq.client.checks import check_count, check_draft, check_job_ids, check_worker_id
 from sdq.client.connector import Connector
 from sdq.client.news import News
 from sdq.client.waiting import Waiting, WhenLeft
@@ -240,6 +240,7 @@ class Client:
 
     async def drain(self, worker_id: str) -> Draining:
         """Has a worker finish what it has begun and end. Raises `UnknownWorker`."""
+        check_worker_id(worker_id)
         return await self._ask(DrainWorker(request_id=0, worker_id=worker_id), Draining)
 
     async def models(self) -> tuple[ModelInfo, ...]:

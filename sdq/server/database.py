@@ -95,9 +95,13 @@ def is_damage(error: BaseException) -> bool:
     return str(error).startswith(_NO_TEXT) if code is None else code & 0xFF in _DAMAGE_CODES
 
 
-def damaged(message: str) -> StackError:
+class Damaged(StackError):
+    """Something in the data is not what was written; other rows may be sound."""
+
+
+def damaged(message: str) -> Damaged:
     """The error for people about something in the data that only a repair can mend."""
-    return StackError(message, hint="stop the server and run `sdq server check --repair`")
+    return Damaged(message, hint="stop the server and run `sdq server check --repair`")
 
 
 def storage_error(error: BaseException, path: Path) -> StackError | None:

@@ -32,9 +32,9 @@ from sdq.protocol.messages import (
 )
 from sdq.protocol.model import ModelInfo, ModelManifest
 from sdq.protocol.states import JobState
-from sdq.server.job_requests import JobRequests
+from sdq.server.queue.subscriptions import Request
+from sdq.server.requests.job_requests import JobRequests
 from sdq.server.session import Session
-from sdq.server.subscriptions import Request
 from sdq.server.wiring import Parts
 
 UNROUTABLE_HOSTS = frozenset({"127.0.0.1", "localhost", "::1", "0.0.0.0", "::", ""})  # noqa: S104

@@ -23,21 +23,19 @@ from sdq.protocol.messages import ClientMessage, ErrorReply, Limits
 from sdq.protocol.stream import Stream
 from sdq.server.catalog import Catalog
 from sdq.server.database import Database
-from sdq.server.dispatch import CeleryDispatcher
-from sdq.server.events import EventReader
 from sdq.server.handlers import Handlers
-from sdq.server.library import Library
+from sdq.server.housekeeping import Housekeeping
+from sdq.server.library.library import Library
 from sdq.server.outboxes import Outboxes
-from sdq.server.redis_link import connect
-from sdq.server.roster import Roster
+from sdq.server.queue.dispatch import CeleryDispatcher
+from sdq.server.queue.events import EventReader
+from sdq.server.queue.redis_link import connect
+from sdq.server.queue.roster import Roster
 from sdq.server.session import Session
 from sdq.server.wiring import Parts, Storage, wire
 
 log = logging.getLogger(__name__)
 
-HOUSEKEEPING_SECONDS = 5.0
-PRUNE_EVERY_SECONDS = 600.0
-FINISHED_JOBS_SECONDS = 7 * 86_400.0
 CANCEL_AGAIN_SECONDS = 0.5
 MEETING_SECONDS = 2.0
 FAREWELL_SECONDS = 2.0
@@ -127,7 +125,6 @@ class Server:
             max_count=settings.max_count,
             max_queued_jobs=settings.max_queued_jobs,
         )
-        self._table = parts.table
         now = {manifest.model_id: manifest.fingerprint for manifest in catalog.manifests()}
         if cancelled := await parts.table.cancel_stale(now):
             log.info("%d jobs of before are cancelled: nobody can be given them", cancelled)
@@ -147,7 +144,8 @@ class Server:
         self._own(lambda: reader.run(apply, parts.scheduler.take_back), "events")
         self._own(parts.scheduler.run, "dispatch")
         self._own(lambda: parts.scheduler.watch(self._redis), "watch")
-        self._own(self._keep_house, "housekeeping")
+        housekeeping = Housekeeping(self._library, parts.table)
+        self._own(lambda: housekeeping.run(self._end_silent_sessions), "housekeeping")
         parts.scheduler.wake()
 
     def _own(self, run: Callable[[], Awaitable[None]], name: str) -> None:
@@ -158,23 +156,9 @@ class Server:
         self._background.append(task)
         self._owned.push_async_callback(_end, [task])
 
-    async def _keep_house(self) -> None:
-        loop = asyncio.get_running_loop()
-        next_prune = loop.time()
-        while True:
-            for session in tuple(self._sessions):
-                session.end_if_silent()
-            try:
-                await self._library.flush_used()
-                if loop.time() >= next_prune:
-                    next_prune = loop.time() + PRUNE_EVERY_SECONDS
-                    pictures, freed = await self._library.prune()
-                    if pictures:
-                        log.info("retention: %d pictures, %d bytes removed", pictures, freed)
-                    await self._table.purge(FINISHED_JOBS_SECONDS)
-            except StackError as error:
-                log.error("%s", error)
-            await asyncio.sleep(HOUSEKEEPING_SECONDS)
+    def _end_silent_sessions(self) -> None:
+        for session in tuple(self._sessions):
+            session.end_if_silent()
 
     async def _meet_workers(self) -> None:
         """Knows who is online before the first client asks; Redis may be away."""

@@ -32,7 +32,7 @@ from sdq.protocol.messages import (
 )
 from sdq.protocol.stream import Stream
 from sdq.server.outboxes import Outboxes
-from sdq.server.subscriptions import Request
+from sdq.server.queue.subscriptions import Request
 
 log = logging.getLogger(__name__)
 

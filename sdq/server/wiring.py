@@ -7,29 +7,29 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sdq.server.announcing import Announcer
-from sdq.server.attachment import Attachment
-from sdq.server.cancelling import Cancelling
 from sdq.server.catalog import Catalog
 from sdq.server.database import Database
-from sdq.server.dispatch import Dispatcher
-from sdq.server.enlistment import Enlistment
-from sdq.server.events import Ears
-from sdq.server.generation import Generation
-from sdq.server.job_list import JobList
-from sdq.server.jobs import JobTable
-from sdq.server.library import Library
-from sdq.server.outcomes import Outcomes
-from sdq.server.recovery import Recovery
-from sdq.server.roster import Roster
-from sdq.server.scheduler import Scheduler
-from sdq.server.speeds import News, Speeds
-from sdq.server.submission import Submission
-from sdq.server.subscriptions import Subscriptions
-from sdq.server.turns import Turns
-from sdq.server.waiting import Waiting
-from sdq.server.wants import Wants
-from sdq.server.wishes import Planner
+from sdq.server.library.library import Library
+from sdq.server.queue.dispatch import Dispatcher
+from sdq.server.queue.events import Ears
+from sdq.server.queue.jobs import JobTable
+from sdq.server.queue.outcomes import Outcomes
+from sdq.server.queue.recovery import Recovery
+from sdq.server.queue.roster import Roster
+from sdq.server.queue.scheduler import Scheduler
+from sdq.server.queue.speeds import News, Speeds
+from sdq.server.queue.subscriptions import Subscriptions
+from sdq.server.queue.turns import Turns
+from sdq.server.queue.waiting import Waiting
+from sdq.server.queue.wants import Wants
+from sdq.server.requests.announcing import Announcer
+from sdq.server.requests.attachment import Attachment
+from sdq.server.requests.cancelling import Cancelling
+from sdq.server.requests.enlistment import Enlistment
+from sdq.server.requests.generation import Generation
+from sdq.server.requests.job_list import JobList
+from sdq.server.requests.submission import Submission
+from sdq.server.requests.wishes import Planner
 
 
 @dataclass(frozen=True, slots=True)

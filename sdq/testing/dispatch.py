@@ -14,8 +14,8 @@ from sdq.broker import (
     queue_of,
 )
 from sdq.protocol.model import ModelManifest
-from sdq.server.dispatch import RedisGone
-from sdq.server.job import Job
+from sdq.server.queue.dispatch import RedisGone
+from sdq.server.queue.job import Job
 
 
 class MemoryDispatcher:
@@ -35,7 +35,7 @@ class MemoryDispatcher:
 
     async def send(self, jobs: Sequence[Job]) -> None:
         self._check()
-        self._raise_flags({job.job_id: job.attempt - 1 for job in jobs})
+        await self.stop_earlier(jobs)
         for job in jobs:
             if self.cut_after == 0:
                 self.is_away, self.cut_after = True, None
@@ -48,6 +48,10 @@ class MemoryDispatcher:
         self._check()
         self.stopped += [job.job_id for job in jobs]
         self._raise_flags({job.job_id: job.attempt for job in jobs})
+
+    async def stop_earlier(self, jobs: Sequence[Job]) -> None:
+        self._check()
+        self._raise_flags({job.job_id: job.attempt - 1 for job in jobs})
 
     async def drain(self, worker_id: str) -> None:
         self._check()

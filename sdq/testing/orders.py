@@ -5,7 +5,7 @@ import hashlib
 import msgspec
 
 from sdq.protocol.vocabulary import Priority
-from sdq.server.job import NewJob
+from sdq.server.queue.job import NewJob
 from sdq.spec import ImageSpec
 
 _SPEC = ImageSpec("a red circle", "", "shapes", 128, 128, 20, 4.0, "ddim", 7)

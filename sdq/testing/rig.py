@@ -17,9 +17,9 @@ from sdq.protocol.messages import Generate
 from sdq.protocol.states import JobState
 from sdq.server.catalog import Catalog
 from sdq.server.database import Database
-from sdq.server.library import Library
-from sdq.server.roster import Roster
-from sdq.server.subscriptions import Request
+from sdq.server.library.library import Library
+from sdq.server.queue.roster import Roster
+from sdq.server.queue.subscriptions import Request
 from sdq.server.wiring import Parts, Storage, wire
 from sdq.spec import SpecDraft
 from sdq.testing.dispatch import MemoryDispatcher, MemoryReader, begun, drawn, heartbeat

@@ -5,9 +5,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from sdq.server.database import DATABASE_NAME, Database
-from sdq.server.job import NewJob
-from sdq.server.jobs import JobTable
-from sdq.server.library import Library
+from sdq.server.library.library import Library
+from sdq.server.queue.job import NewJob
+from sdq.server.queue.jobs import JobTable
 from sdq.spec import SpecDraft, key_of
 from sdq.testing.rig import Clock
 from sdq.testing.transport import FINGERPRINT, drawn, resolved

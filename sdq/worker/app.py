@@ -135,6 +135,7 @@ class Worker:
             prove_first=canary.is_marked(home),
             on_broken=self._on_broken,
         )
+        self._was_drained = False
         self._heartbeat = HeartbeatThread(
             self._client, config.worker_id, self._describe, on_drain=self._on_drain
         )
@@ -170,19 +171,22 @@ class Worker:
                 self._client.close()
         if self._engine.broken:
             raise self._broken()
-        code = self._say_end()
+        code = self._say_end(engine_ended)
         if not engine_ended:
             _leave(code)
         return code
 
-    def _say_end(self) -> int:
+    def _say_end(self, engine_ended: bool) -> int:
         """The exit code."""
-        untold = self._runner.untold
-        if not untold:
-            _log.info("stopped")
-            return 0
-        _log.error("stopped; Redis did not take the end of %d of the jobs in hand", untold)
-        return 1
+        if untold := self._runner.untold:
+            _log.error("stopped; Redis did not take the end of %d of the jobs in hand", untold)
+            return 1
+        if self._was_drained and not engine_ended:
+            # The server drains a worker that hangs: it needs a new start, not to stay away.
+            _log.error("stopped in the middle of a step that does not end; start it again")
+            return 1
+        _log.info("stopped")
+        return 0
 
     def _loaded(self) -> bool:
         """Waits for the model; False when a signal came first."""
@@ -205,6 +209,7 @@ class Worker:
 
     def _on_drain(self) -> None:
         _log.info("the server asks this worker to drain")
+        self._was_drained = True
         self._shutdown.ask()
 
     def _drain(self) -> None:

@@ -14,10 +14,10 @@ from PIL import Image
 from sdq.metadata import Provenance, png_bytes
 from sdq.server.catalog import Catalog
 from sdq.server.database import DATABASE_NAME, Database
-from sdq.server.files import LIBRARY_NAME
-from sdq.server.job import NewJob
-from sdq.server.jobs import JobTable
-from sdq.server.library import Library
+from sdq.server.library.files import LIBRARY_NAME
+from sdq.server.library.library import Library
+from sdq.server.queue.job import NewJob
+from sdq.server.queue.jobs import JobTable
 from sdq.spec import ImageSpec, SpecDraft, derived_seed, key_of
 
 PICTURES = 60

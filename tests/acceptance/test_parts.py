@@ -125,9 +125,12 @@ def test_a_broken_catalog_is_named_when_the_server_starts(sdq):
 
 def test_the_server_gone_in_the_middle_is_said(sdq):
     server = sdq.serve()
+    sdq.env["SDQ_CLIENT_RECONNECT_SECONDS"] = "1"
     waiting = sdq.start("generate", PROMPT, "-o", "a.png")
     waiting.until(lambda: "no worker online" in waiting.said)
     server.end()
-    assert waiting.process.wait(20) == 3
+    assert waiting.process.wait(60) == 3
     assert "Traceback" not in waiting.said
+    assert "reconnecting" in waiting.said
     assert "error:" in waiting.said
+    assert "sdq attach" in waiting.said

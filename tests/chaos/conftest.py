@@ -68,6 +68,7 @@ class MadeUpRun:
         evidence = Evidence(
             data_dir=self.root / "server",
             drawn_log=self.root / "drawn.log",
+            worker_logs=[self.root / "worker.log"],
             fingerprint=FINGERPRINT,
             outcomes=[self.outcome],
             wishes={0: dict.fromkeys(self.keys, "a cat")},

@@ -114,6 +114,15 @@ def test_drawings_beyond_the_first_of_a_key_are_counted(made_up: Any) -> None:
     assert verdict.is_good
 
 
+def test_a_real_worker_s_log_tells_what_was_drawn(made_up: Any) -> None:
+    (made_up.root / "drawn.log").unlink()
+    said = "16:17:35 worker: job job0 is drawn, 0.32 s\n" * 3 + "16:17:36 worker: loading\n"
+    (made_up.root / "worker.log").write_text(said)
+    assert made_up.judge().drawn_twice == 2
+    (made_up.root / "worker.log").write_text("")
+    assert "drawn twice unknown" in made_up.judge().first_line()
+
+
 def test_recovery_is_until_the_first_picture_that_was_waited_for(made_up: Any) -> None:
     made_up.sql("UPDATE jobs SET created_at = 10, changed_at = 19.5 WHERE job_id = 'job0'")
     made_up.sql("UPDATE jobs SET created_at = 16, changed_at = 17.0 WHERE job_id = 'job1'")

@@ -12,10 +12,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sdq.protocol.states import FINAL_STATES, JobState, may_follow
 from sdq.protocol.vocabulary import Priority
 from sdq.server.database import Database
-from sdq.server.job import RANKS
-from sdq.server.jobs import JobTable
-from sdq.server.turns import Turns
-from sdq.server.wants import Wants
+from sdq.server.queue.job import RANKS
+from sdq.server.queue.jobs import JobTable
+from sdq.server.queue.turns import Turns
+from sdq.server.queue.wants import Wants
 from sdq.testing.orders import order
 from sdq.testing.rig import Clock
 

@@ -120,6 +120,18 @@ def test_a_heartbeat_there_and_back() -> None:
     assert read_heartbeat(msgpack.packb(newer)) == BEAT
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"concurrency": 0}, {"concurrency": -3}, {"concurrency": 2**62}, {"seconds_per_step": -1.0},
+     {"seconds_per_step": float("inf")}, {"seconds_per_step": float("nan")},
+     {"worker_id": "a b"}],
+)  # fmt: skip
+def test_hostile_heartbeats(change: dict[str, Any]) -> None:
+    good = msgspec.to_builtins(BEAT)
+    with pytest.raises(InvalidMessage):
+        read_heartbeat(msgpack.packb(good | change))
+
+
 @settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_with_one_kind_of_error(data: bytes) -> None:
@@ -133,7 +145,7 @@ def test_any_bytes_are_refused_with_one_kind_of_error(data: bytes) -> None:
     [{"type": "drew"}, {"job_id": "../x"}, {"job_id": "A"}, {"job_id": "x\n"}, {"job_id": ""},
      {"attempt": 0}, {"attempt": True}, {"worker_id": "a b"}, {"worker_id": "w\n"},
      {"image": "text"}, {"image": None}, {"draw_seconds": -1.0}, {"draw_seconds": float("nan")},
-     {"draw_seconds": "1"}],
+     {"draw_seconds": float("inf")}, {"draw_seconds": 1e300}, {"draw_seconds": "1"}],
 )  # fmt: skip
 def test_hostile_events(change: dict[str, Any]) -> None:
     good: dict[str, Any] = {

@@ -11,9 +11,10 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from sdq.broker import heartbeat_key, read_heartbeat
-from sdq.errors import InvalidMessage
+from sdq.errors import SdqError
 from sdq.testing.chaos.parts import Part, Stack
 from sdq.testing.chaos.plan import Blow, Kill, Target
+from sdq.worker.models import load_config
 
 MOST_PATIENCE_SECONDS = 20.0
 """How long a kill waits for a part that is away or stopped already."""
@@ -101,9 +102,10 @@ class Killer:
                 f"{' '.join(in_hand)}\n"
             )
 
-    async def _in_hand(self, worker_id: str) -> tuple[str, ...]:
+    async def _in_hand(self, name: str) -> tuple[str, ...]:
         """What the worker's last heartbeat names; nothing when Redis does not answer."""
-        with contextlib.suppress(RedisError, OSError, TimeoutError, InvalidMessage):
+        with contextlib.suppress(RedisError, OSError, TimeoutError, SdqError):
+            worker_id = load_config(self._stack.home(name)).worker_id
             async with (
                 asyncio.timeout(_ASK_REDIS_SECONDS),
                 redis.asyncio.from_url(self._stack.redis.url) as client,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from sdq.config import Home
 from sdq.errors import ConnectionFailed, StackError
 from sdq.protocol.messages import Status
 from sdq.stack.probe import ask_status
@@ -169,11 +170,15 @@ class Stack:
     def drawn_log(self) -> Path:
         return self.folder / "drawn.log"
 
-    def env(self, home: str) -> dict[str, str]:
+    def home(self, name: str) -> Home:
+        """Of a part or a person."""
+        return Home(self.folder / "homes" / name)
+
+    def env(self, name: str) -> dict[str, str]:
         """The environment of a process with a home of its own."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("SDQ_")}
         return clean | {
-            "SDQ_HOME": str(self.folder / "homes" / home),
+            "SDQ_HOME": str(self.home(name).root),
             "SDQ_SERVER": self.address,
             "PYTHONUNBUFFERED": "1",
             "COLUMNS": "200",
@@ -271,7 +276,7 @@ class Stack:
             if self.scale.is_real:
                 return [sys.executable, "-m", "sdq", "worker", "run"]
             return [
-                *(sys.executable, "-m", "sdq.testing.worker", self.env(name)["SDQ_HOME"]),
+                *(sys.executable, "-m", "sdq.testing.worker", str(self.home(name).root)),
                 *("--redis", self.redis.url, "--worker-id", name),
                 *("--fingerprint", self.fingerprint, "--drawn-log", str(self.drawn_log)),
                 *("--seconds-per-step", str(self.scale.seconds_per_step)),

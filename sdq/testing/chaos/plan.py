@@ -60,6 +60,7 @@ class Scale:
     persons: int
     workers: int
     pictures: int  # different ones, at least
+    least_jobs: int  # that come of them: a client may be killed before it was heard
     seconds: float  # over which orders and kills are spread
     kills: dict[tuple[Target, Blow], int]
     killed_clients: int
@@ -79,7 +80,8 @@ FULL = Scale(
     persons=10,
     workers=4,
     pictures=540,
-    seconds=115.0,
+    least_jobs=500,
+    seconds=110.0,
     kills={
         (Target.WORKER, Blow.KILLED): 14,
         (Target.WORKER, Blow.STOPPED): 8,
@@ -98,7 +100,8 @@ FULL = Scale(
 SHORT = Scale(
     persons=8,
     workers=3,
-    pictures=72,
+    pictures=76,
+    least_jobs=60,
     seconds=18.0,
     kills={
         (Target.WORKER, Blow.KILLED): 2,
@@ -117,8 +120,9 @@ SHORT = Scale(
 REAL = Scale(
     persons=4,
     workers=2,
-    pictures=36,
-    seconds=30.0,
+    pictures=48,
+    least_jobs=30,
+    seconds=28.0,
     kills={
         (Target.WORKER, Blow.KILLED): 3,
         (Target.WORKER, Blow.STOPPED): 1,

@@ -16,7 +16,7 @@ from sdq.spec import ImageSpec, SpecDraft, key_of, seed_at
 from sdq.testing.chaos.killer import Killer
 from sdq.testing.chaos.parts import Stack
 from sdq.testing.chaos.people import People
-from sdq.testing.chaos.plan import Plan, Scale, make_plan
+from sdq.testing.chaos.plan import Plan, Scale, Target, make_plan
 from sdq.testing.chaos.verdict import Evidence, Painter, Verdict, judge
 from sdq.testing.pipeline import picture_of
 
@@ -44,6 +44,7 @@ async def run(seed: int, scale: Scale, folder: Path, tell: Tell) -> Verdict:
     evidence = Evidence(
         data_dir=stack.data_dir,
         drawn_log=stack.drawn_log,
+        worker_logs=[part.log_file for part in stack.parts if part.target is Target.WORKER],
         fingerprint=manifest.fingerprint,
         outcomes=people.outcomes,
         wishes=wishes_of(plan, catalog, manifest),
@@ -52,8 +53,8 @@ async def run(seed: int, scale: Scale, folder: Path, tell: Tell) -> Verdict:
     )
     verdict = await asyncio.to_thread(judge, evidence, seed)
     verdict.remarks += remarks + _surprises(stack) + [_tally(people)]
-    if verdict.jobs < scale.pictures * 0.9:
-        verdict.too_little.append(f"{verdict.jobs} jobs where {scale.pictures} were planned")
+    if verdict.jobs < scale.least_jobs:
+        verdict.too_little.append(f"{verdict.jobs} jobs, and {scale.least_jobs} were wanted")
     if killer.missed:
         verdict.too_little.append(f"{len(killer.missed)} kills found nothing to hit")
     return verdict

@@ -1,5 +1,6 @@
 """What came of a run: read from the clients' files, the library, the tables and the logs."""
 
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ MOST_PIXEL_DIFFERENCE = 3
 """Of 255: a real model rounds otherwise when other pictures are drawn beside it."""
 
 MOST_SHOWN = 20
+_DRAWN = re.compile(r"job (\w+) is drawn")
 
 
 @dataclass
@@ -90,7 +92,8 @@ class Evidence:
     """What a run leaves behind, once all of it has ended."""
 
     data_dir: Path  # of the server
-    drawn_log: Path
+    drawn_log: Path  # a line for each picture of a `FakePipeline`, its key first
+    worker_logs: Sequence[Path]  # consulted where there is no drawn log
     fingerprint: str  # of the model
     outcomes: Sequence[Outcome]
     wishes: Mapping[int, Mapping[str, str]]  # order number → key → the prompt, for people
@@ -122,10 +125,19 @@ def judge(evidence: Evidence, seed: int) -> Verdict:
         if job["state"] == "succeeded" and job["attempt"] > 0
     ]
     verdict.recoveries = recoveries_of(evidence.deeds, waits)
-    if evidence.drawn_log.exists():
-        drawn = evidence.drawn_log.read_text().splitlines()
-        verdict.drawn_twice = len(drawn) - len({line.split()[0] for line in drawn if line.strip()})
+    if drawn := _drawn_keys(evidence, jobs):
+        verdict.drawn_twice = len(drawn) - len(set(drawn))
     return verdict
+
+
+def _drawn_keys(evidence: Evidence, jobs: Sequence[sqlite3.Row]) -> list[str]:
+    """The key of each drawing that was finished, whatever became of it."""
+    if evidence.drawn_log.exists():
+        lines = evidence.drawn_log.read_text().splitlines()
+        return [line.split()[0] for line in lines if line.strip()]
+    keys = {job["job_id"]: job["key"] for job in jobs}
+    said = "".join(log.read_text("utf-8", "replace") for log in evidence.worker_logs)
+    return [keys[job_id] for job_id in _DRAWN.findall(said) if job_id in keys]
 
 
 def _judge_library(evidence: Evidence, stored: set[str], verdict: Verdict) -> set[str]:

@@ -1,7 +1,11 @@
 """The dispatcher and the event reader on a real Redis."""
 
 import asyncio
+import os
+import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -18,11 +22,12 @@ from sdq.broker import (
     queue_of,
 )
 from sdq.protocol.states import JobState
-from sdq.server.dispatch import CeleryDispatcher, RedisGone
-from sdq.server.events import EventReader
-from sdq.server.job import Job
+from sdq.server.queue.dispatch import CeleryDispatcher, RedisGone
+from sdq.server.queue.events import EventReader
+from sdq.server.queue.job import Job
 from sdq.server.server import connect
 from sdq.spec import ImageSpec
+from sdq.stack.redis import RedisServer
 
 SPEC = ImageSpec("a cat", "", "shapes", 64, 64, 20, 4.0, "ddim", 1)
 QUEUE = queue_of(SPEC.model, "f" * 64)
@@ -112,8 +117,13 @@ async def test_a_redis_that_is_not_there_is_said_in_words():
     url = "redis://127.0.0.1:1/0"
     redis = connect(url)
     dispatcher = CeleryDispatcher(redis, url, "server1")
-    job = dispatched("job1", attempt=2)
+    job = dispatched("job1", attempt=1)  # no flag is to be raised first: Celery itself finds out
+    began = time.monotonic()
     try:
+        with pytest.raises(RedisGone):
+            await dispatcher.send([job])
+        assert time.monotonic() - began < 3  # the scheduler tries again, not Celery
+        job = dispatched("job1", attempt=2)
         asked: list[Callable[[], Awaitable[object]]] = [
             lambda: dispatcher.send([job]),
             lambda: dispatcher.stop([job]),
@@ -124,6 +134,29 @@ async def test_a_redis_that_is_not_there_is_said_in_words():
             with pytest.raises(RedisGone, match="Redis does not"):
                 await ask()
     finally:
+        await dispatcher.close()
+        await redis.aclose()
+
+
+async def test_a_redis_that_is_stopped_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The server ends in spite of it, and goes on with it later."""
+    monkeypatch.setattr("sdq.server.queue.dispatch.SEND_TIMEOUT_SECONDS", 0.5)
+    with RedisServer(tmp_path / "redis") as server:
+        redis = connect(server.url)
+        dispatcher = CeleryDispatcher(redis, server.url, "server1")
+        await dispatcher.send([dispatched("job1")])
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(20):
+                with pytest.raises(RedisGone):
+                    await dispatcher.send([dispatched("job2")])
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        await dispatcher.send([dispatched("job3")])
+        assert {"job1", "job3"} <= await dispatcher.waiting(QUEUE)
         await dispatcher.close()
         await redis.aclose()
 

@@ -202,7 +202,7 @@ async def test_a_silent_client_is_let_go_and_one_that_pings_is_not(
     settings: Settings, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("sdq.server.server.IDLE_TIMEOUT_SECONDS", 1.0)
-    monkeypatch.setattr("sdq.server.server.HOUSEKEEPING_SECONDS", 0.1)
+    monkeypatch.setattr("sdq.server.housekeeping.HOUSEKEEPING_SECONDS", 0.1)
     server = await Server.start(settings, redis_url=redis_url)
     silent = await RawClient.connect(server.port)
     lively = await RawClient.connect(server.port)

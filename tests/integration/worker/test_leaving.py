@@ -51,6 +51,18 @@ def test_the_drain_flag_is_as_a_signal(start_fake: Start, sender: Any, until: Un
     assert [line for line in worker.lines if "asks this worker to drain" in line]
 
 
+def test_one_that_hangs_and_is_drained_ends_so_that_it_is_started_again(
+    start_fake: Start, sender: Any, until: Until
+) -> None:
+    worker = start_fake("--seconds-per-step", "600", "--drain-seconds", "0.3")
+    sender.send("job1", sender.spec(num_inference_steps=2))
+    until(lambda: worker.beat.active)
+    sender.client.set(broker.drain_flag("fake-worker"), 1)
+    assert worker.end() == 1
+    assert ends(sender) == [("job1", "Returned")]
+    assert [line for line in worker.lines if "start it again" in line]
+
+
 def test_a_new_start_takes_jobs_whatever_flag_is_left(start_fake: Start, sender: Any) -> None:
     sender.client.set(broker.drain_flag("fake-worker"), 1)
     start_fake()

@@ -313,8 +313,7 @@ async def test_a_reason_for_waiting_is_told_once(sdq: Sdq) -> None:
     async def handle(peer: ScriptedPeer, message: ClientMessage) -> None:
         assert isinstance(message, Generate)
         peer.send(accepted(message))
-        for ahead in (None, None, 3):
-            note = "3 ahead" if ahead else "no worker online holds 'shapes'"
+        for ahead, note in ((3, "3 ahead"), *[(2, "no worker online holds 'shapes'")] * 2):
             peer.send(
                 Progress(message.request_id, 0, "job0", JobState.QUEUED, ahead=ahead, note=note)
             )

@@ -13,6 +13,7 @@ import pexpect
 import pytest
 
 from sdq.cli.main import main
+from sdq.cli.output import columns_of
 from sdq.protocol.job_messages import (
     Attach,
     CancelJobs,
@@ -107,6 +108,18 @@ async def test_submit_is_refused(sdq: Sdq) -> None:
         outcome = await sdq("submit", "x", server=server.address)
     assert (outcome.code, outcome.stdout) == (1, b"")
     assert "100000 pictures are waiting" in outcome.stderr
+
+
+async def test_submit_into_a_full_disk_says_so(sdq: Sdq) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        async with ScriptedServer(ScriptedJobs().handle) as server:
+            outcome = await sdq("submit", "x", server=server.address, stdout=full)
+    finally:
+        os.close(full)
+    assert outcome.code == 2
+    assert "error: cannot write standard output: No space left" in outcome.stderr
+    assert "not foreseen" not in outcome.stderr
 
 
 # ------------------------------------------------------------------ attach
@@ -237,7 +250,7 @@ async def test_jobs_as_a_table(sdq: Sdq) -> None:
         ),
         JOB,
         msgspec.structs.replace(
-            JOB, job_id="j3", ahead=None, eta_seconds=None, note="no worker online holds 'shapes'"
+            JOB, job_id="j3", ahead=2, eta_seconds=None, note="no worker online holds 'shapes'"
         ),
         msgspec.structs.replace(
             JOB, job_id="j2", state=JobState.FAILED, ahead=None, error_message="x" * 99
@@ -308,7 +321,7 @@ async def test_watching_on_a_terminal(tmp_path: Path) -> None:
                 sys.executable, ["-m", "sdq", "jobs", "--watch"], env={**env, "TERM": "xterm"},
                 cwd=str(tmp_path), dimensions=(8, 60), encoding="utf-8", timeout=20,
             )  # fmt: skip
-            child.expect("JOB .*job8.*and 4 more")
+            child.expect("JOB .*job8.*and 4 more: a higher window shows them")
             seen = child.before + child.after
             loop.call_soon_threadsafe(table.finish, "job8")
             child.expect("\x1b\\[7F\x1b\\[J.*job8.*succeeded")
@@ -322,3 +335,24 @@ async def test_watching_on_a_terminal(tmp_path: Path) -> None:
     assert code == 130
     assert "\x1b[31m" not in text
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+    assert text.rindex("\r\x1b[K") > text.rindex("^C")  # the shell's prompt has a line of its own
+
+
+async def test_watching_wide_letters(tmp_path: Path) -> None:
+    """A row that wraps would throw out where the next table is drawn."""
+    table = ScriptedJobs()
+    async with ScriptedServer(table.handle) as server:
+        table.plan(SpecDraft(prompt="紅い円🚀" * 40), count=1)
+
+        def watch() -> str:
+            env = {**os.environ, "PYTHONPATH": str(ROOT), "SDQ_SERVER": server.address}
+            child = pexpect.spawn(
+                sys.executable, ["-m", "sdq", "jobs", "--watch"], env={**env, "TERM": "xterm"},
+                cwd=str(tmp_path), dimensions=(8, 70), encoding="utf-8", timeout=20,
+            )  # fmt: skip
+            child.expect("job0[^\r\n]*…\r\n")
+            child.terminate(force=True)
+            return str(child.after).rstrip()
+
+        row = await asyncio.to_thread(watch)
+    assert 69 <= columns_of(row) <= 70

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -151,6 +152,29 @@ async def test_another_version_is_spoken_there(sdq: Sdq) -> None:
     outcome = await answering(sdq, frame(encode(welcome), 10_000))
     assert outcome.code == 3
     assert "install the same version of sdq on both sides" in outcome.stderr
+
+
+# ------------------------------------------------------------------ streams that are closed
+
+
+CLOSED = """
+import os, sys
+for fd in map(int, sys.argv.pop(1).split(",")):
+    os.close(fd)
+os.execv(sys.executable, [sys.executable, "-m", "sdq", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize("closed", ["0", "1", "2", "0,1,2"])
+async def test_a_closed_stream_leads_nowhere(sdq: Sdq, closed: str, tmp_path: Path) -> None:
+    async with ScriptedServer(hits()) as server:
+        outcome = await sdq(
+            closed, "generate", "x", "-o", "x.png", server=server.address, program=("-c", CLOSED)
+        )
+    assert outcome.code == 0
+    assert (outcome.stderr == "") is ("2" in closed)
+    assert outcome.lines == ([] if "1" in closed else ["x.png"])
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
 # ------------------------------------------------------------------ the last line of defence

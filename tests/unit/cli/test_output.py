@@ -2,7 +2,17 @@
 
 import pytest
 
-from sdq.cli.output import as_bytes, as_duration, plain, print_table, tell_error
+from sdq.cli.output import (
+    as_bytes,
+    as_duration,
+    columns_of,
+    cut,
+    held_up_by,
+    plain,
+    print_table,
+    table_lines,
+    tell_error,
+)
 from sdq.errors import SdqError
 
 
@@ -48,3 +58,45 @@ def test_sizes_and_times() -> None:
 def test_a_table_is_aligned(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     print_table(("NAME", "N"), [("long name", 1), ("x\x1b", 22)])
     assert capfdbinary.readouterr().out == b"NAME       N\nlong name  1\nx\\x1b      22\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [("abc", 3), ("紅い円", 6), ("🚀", 2), ("e\u0301", 1), ("👩\u200d🎨", 4), ("", 0)],
+)
+def test_how_wide_a_terminal_draws_it(text: str, columns: int) -> None:
+    assert columns_of(text) == columns
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "left"),
+    [
+        ("abcdef", 6, "abcdef"),
+        ("abcdefg", 6, "abcde…"),
+        ("紅い円", 6, "紅い円"),
+        ("紅い円", 5, "紅い…"),
+        ("紅い円", 4, "紅…"),
+        ("紅", 1, "…"),
+    ],
+)
+def test_a_line_is_cut_where_the_terminal_ends(text: str, columns: int, left: str) -> None:
+    assert cut(text, columns) == left
+
+
+def test_wide_letters_do_not_push_the_next_column() -> None:
+    _, wide, narrow = table_lines(("NAME", "N"), [("紅い円", 1), ("circle", 2)])
+    assert columns_of(wide) == columns_of(narrow)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "note", "reason"),
+    [
+        (3, "3 ahead", ""),
+        (0, "", ""),
+        (None, "", ""),
+        (2, "no worker online holds 'shapes'", "no worker online holds 'shapes'"),
+        (None, "more than 500 ahead", "more than 500 ahead"),
+    ],
+)
+def test_a_place_in_the_queue_is_no_reason(ahead: int | None, note: str, reason: str) -> None:
+    assert held_up_by(ahead, note) == reason

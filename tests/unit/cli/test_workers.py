@@ -82,7 +82,10 @@ async def test_drain_says_that_it_was_told(sdq: Sdq) -> None:
     async with ScriptedServer(looks("drawing")) as server:
         outcome = await sdq("worker", "drain", "w1", server=server.address)
     assert outcome.code == 0
-    assert outcome.stderr == "w1 was told: it finishes 2 pictures in hand and ends\n"
+    assert outcome.stderr == (
+        "w1 was told: it finishes what it has begun of 2 pictures in hand, hands the rest back "
+        "and ends\n"
+    )
 
 
 async def test_drain_waits_until_it_is_gone(sdq: Sdq) -> None:
@@ -105,3 +108,12 @@ async def test_drain_of_nobody(sdq: Sdq) -> None:
         outcome = await sdq("worker", "drain", "w2", server=server.address)
     assert outcome.code == 2
     assert "no worker 'w2'" in outcome.stderr
+
+
+async def test_drain_of_what_is_no_name(sdq: Sdq) -> None:
+    async with ScriptedServer(looks("drawing")) as server:
+        outcome = await sdq("worker", "drain", "w1\x1b[31m", server=server.address)
+        assert not server.heard_of(DrainWorker)
+    assert outcome.code == 2
+    assert "is no name of a worker" in outcome.stderr
+    assert "hint: `sdq workers` shows them" in outcome.stderr

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sdq.client.checks import check_count, check_draft, check_job_ids
+from sdq.client.checks import check_count, check_draft, check_job_ids, check_worker_id
 from sdq.errors import InvalidSpec, UsageError
 from sdq.spec import SpecDraft
 from sdq.testing.transport import LIMITS
@@ -71,3 +71,10 @@ def test_what_cannot_be_job_ids(job_ids: list[str], message: str) -> None:
     check_job_ids(["01m84jr13ky1zvx7ypn73pqhvz"] * 1_000)
     with pytest.raises(UsageError, match=message):
         check_job_ids(job_ids)
+
+
+@pytest.mark.parametrize("worker_id", ["", "a b", "a\x1b", "a" * 101, "é"])
+def test_what_cannot_be_the_name_of_a_worker(worker_id: str) -> None:
+    check_worker_id("gpu-box_2.local")
+    with pytest.raises(UsageError, match="no name of a worker"):
+        check_worker_id(worker_id)

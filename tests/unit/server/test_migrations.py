@@ -12,14 +12,14 @@ import msgspec
 import pytest
 
 from sdq.protocol.states import FINAL_STATES, JobState
-from sdq.server.check import check
-from sdq.server.damage import fresh, version_of
 from sdq.server.database import DATABASE_NAME, Database, migrations
-from sdq.server.files import LIBRARY_NAME, sha256_of
-from sdq.server.jobs import JobTable
-from sdq.server.library import Library, LibraryStats
-from sdq.server.turns import Turns
-from sdq.server.wants import Wants
+from sdq.server.library.files import LIBRARY_NAME, sha256_of
+from sdq.server.library.library import Library, LibraryStats
+from sdq.server.queue.jobs import JobTable
+from sdq.server.queue.turns import Turns
+from sdq.server.queue.wants import Wants
+from sdq.server.upkeep.check import check
+from sdq.server.upkeep.damage import fresh, version_of
 from sdq.spec import SpecDraft, key_of
 from sdq.testing.transport import FINGERPRINT, drawn, resolved
 

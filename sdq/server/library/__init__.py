@@ -1,0 +1,1 @@
+"""The pictures: their files, the index of them, those in memory."""

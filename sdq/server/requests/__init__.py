@@ -1,0 +1,1 @@
+"""What clients ask for: pictures now or later, waiting for jobs, taking them back."""
