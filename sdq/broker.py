@@ -161,6 +161,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     versions: dict[str, str]
     sent_at: float  # seconds since 1970, by the worker's clock
     note: str = ""  # why it is stopping or broken, in words
+    at_once: Concurrency = 1  # of the jobs in hand, so many are drawn together
 
 
 def pack(value: msgspec.Struct) -> bytes:

@@ -116,6 +116,7 @@ def heartbeat(
     sent_at: float = 0.0,
     seconds_per_step: float | None = None,
     note: str = "",
+    at_once: int = 1,
 ) -> Heartbeat:
     """A worker that holds one model."""
     return Heartbeat(
@@ -130,6 +131,7 @@ def heartbeat(
         versions={},
         sent_at=sent_at,
         note=note,
+        at_once=at_once,
     )
 
 

@@ -263,6 +263,7 @@ class Worker:
             active=active,
             concurrency=max(1, self._concurrency),
             seconds_per_step=self._engine.seconds_per_step,
+            at_once=self._engine.at_once,
             versions=self._identity.versions,
             sent_at=time.time(),
             note=note,

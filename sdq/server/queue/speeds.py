@@ -26,12 +26,12 @@ _PIXELS = 1_000_000
 
 @dataclass
 class _Mean:
-    step_seconds: float  # for one step of one megapixel
-    picture_seconds: float
+    step_seconds: float  # for one step of one megapixel, in whatever company
+    share_seconds: float  # of the worker's time, for a picture
 
-    def learn(self, step_seconds: float, picture_seconds: float) -> None:
+    def learn(self, step_seconds: float, share_seconds: float) -> None:
         self.step_seconds += NEWEST_SHARE * (step_seconds - self.step_seconds)
-        self.picture_seconds += NEWEST_SHARE * (picture_seconds - self.picture_seconds)
+        self.share_seconds += NEWEST_SHARE * (share_seconds - self.share_seconds)
 
 
 class Speeds:
@@ -47,14 +47,17 @@ class Speeds:
         self._means: OrderedDict[tuple[str, str], _Mean] = OrderedDict()
 
     def learn(self, worker_id: str, spec: ImageSpec, draw_seconds: float) -> None:
-        """A picture was drawn in so many seconds."""
+        """A picture was drawn in so many seconds, beside what else the worker has in hand."""
         step_seconds = draw_seconds / _work(spec)
+        beat = self._roster.get(worker_id)
+        together = 1 if beat is None else min(beat.at_once, len(beat.active))
+        share_seconds = draw_seconds / max(1, together)
         name = (worker_id, spec.model)
         mean = self._means.get(name)
         if mean is None:
-            self._means[name] = _Mean(step_seconds, draw_seconds)
+            self._means[name] = _Mean(step_seconds, share_seconds)
         else:
-            mean.learn(step_seconds, draw_seconds)
+            mean.learn(step_seconds, share_seconds)
         self._means.move_to_end(name)
         while len(self._means) > MAX_MEASURED:
             self._means.popitem(last=False)
@@ -80,12 +83,13 @@ class Speeds:
         return round(max(0, spec.num_inference_steps - step) * step_seconds, 1)
 
     def usual_seconds(self, worker_id: str, spec: ImageSpec) -> float | None:
-        """A picture as this worker draws them of late with this model, whatever their sizes.
+        """What a picture of late took of this worker's time, with this model, whatever its size.
 
-        Before the first one: as long as a picture like ``spec``.
+        A worker that draws several at once has a part of its time for each. Before the first
+        one: as long as a picture like ``spec``.
         """
         mean = self._means.get((worker_id, spec.model))
-        return self.draw_seconds(worker_id, spec) if mean is None else mean.picture_seconds
+        return self.draw_seconds(worker_id, spec) if mean is None else mean.share_seconds
 
 
 class _Word(NamedTuple):

@@ -77,8 +77,8 @@ class Waiting:
         ``ahead`` counts the jobs that must come to their end before a worker begins this one, as
         far as we know now: all jobs of its model that are drawn or given out, those that had their
         turn already and go first, and of each person that waits what fair turns put before it;
-        less those that further workers draw beside them (each engine counts as drawing one
-        picture at a time). Later requests may still take their turn before it. The place is that
+        less those that are drawn beside them, by further workers and by engines that draw several
+        at once. Later requests may still take their turn before it. The place is that
         in the line of whoever asked for the job first: an upper bound where others asked too.
 
         ``eta_seconds``: the pictures ahead as those drawn of late, over all ready workers that
@@ -133,7 +133,8 @@ class Waiting:
         return whys
 
     def _why(self, model: _Model, job: Job, place: _Place) -> Why:
-        ahead = max(0, place.before - max(0, len(model.ready) - 1))
+        hands = sum(beat.at_once for beat in model.ready)
+        ahead = max(0, place.before - max(0, hands - 1))
         if place.is_deep:
             return Why(None, None, model.nobody or f"more than {ahead} ahead")
         note = model.nobody or (f"{ahead} ahead" if ahead else "")

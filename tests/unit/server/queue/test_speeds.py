@@ -47,6 +47,15 @@ def test_a_step_costs_time_in_proportion_to_its_pixels():
     assert speeds.rest_seconds("a", SMALL, 15) == pytest.approx(2.5)
 
 
+def test_a_picture_drawn_with_others_took_its_share_of_the_workers_time():
+    roster = Roster(Clock())
+    speeds = Speeds(roster)
+    roster.update([heartbeat(SHAPES, "a", active=("j1", "j2", "j3", "j4", "j5"), at_once=4)])
+    speeds.learn("a", SMALL, 10.0)
+    assert speeds.usual_seconds("a", SMALL) == pytest.approx(2.5)  # the fifth only waited
+    assert speeds.draw_seconds("a", SMALL) == pytest.approx(10.0)
+
+
 def test_newer_pictures_count_more_and_one_odd_one_does_not_decide():
     speeds = Speeds(Roster(Clock()))
     speeds.learn("a", SMALL, 10.0)

@@ -57,6 +57,15 @@ async def test_those_who_are_first_wait_for_nobody(rig: Rig):
     assert await why(rig, job) == Why(0, None, "")
 
 
+async def test_what_an_engine_draws_at_once_is_not_ahead_of_each_other(rig: Rig):
+    rig.clock.now += 1
+    manifest = rig.catalog.manifest(None)
+    beat = heartbeat(manifest, "gpu-1", at_once=3, concurrency=4, sent_at=rig.clock.now)
+    rig.roster.update([beat])
+    jobs = await ask(rig, *[(n, "me") for n in range(5)])
+    assert [(await why(rig, job)).ahead for job in jobs] == [0, 0, 0, 1, 2]
+
+
 async def test_in_ones_own_line_the_place_counts(rig: Rig):
     jobs = await ask(rig, *((n, "me") for n in range(4)))
     assert [(await why(rig, job)).ahead for job in jobs] == [0, 1, 2, 3]
