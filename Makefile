@@ -31,7 +31,7 @@ check: $(VENV)/.installed-dev ## Format, lint, types and who may import whom
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed-dev ## Measure what the README claims
-	set -e; for name in startup hits overhead neighbours queues; do $(BIN)/python bench/$$name.py; done
+	set -e; for name in startup hits overhead neighbours queues engine; do $(BIN)/python bench/$$name.py; done
 
 model: $(VENV)/.installed ## Train the built-in model anew (MINUTES=78 OUT=.cache/shapes)
 	cd models/shapes && $(CURDIR)/$(BIN)/python -m training.make_model \
