@@ -93,6 +93,9 @@ _BY_ID = "SELECT * FROM jobs WHERE job_id = ?"
 _QUEUED_NOW = "SELECT coalesce(sum(jobs), 0) AS jobs FROM job_counts WHERE state = 'queued'"
 _COUNTS = "SELECT state, sum(jobs) AS jobs FROM job_counts GROUP BY state"
 _COUNTS_OF = "SELECT state, jobs FROM job_counts WHERE model_id = ?"
+_QUEUED_AGAIN = """
+SELECT * FROM jobs INDEXED BY jobs_again WHERE state = 'queued' AND attempt > 0 LIMIT ?
+"""
 _QUEUED_MODELS = """
 SELECT model_id FROM job_counts WHERE state = 'queued' AND jobs > 0 ORDER BY model_id
 """
@@ -253,6 +256,10 @@ class JobTable:
             with contextlib.suppress(Damaged):
                 rows += await self._database.fetch_all(query, (name,))
         return rows
+
+    async def queued_again(self, limit: int) -> list[Job]:
+        """Queued jobs that were given out before: somebody may still have an attempt of them."""
+        return readable_jobs_of(await self._database.fetch_all(_QUEUED_AGAIN, (limit,)))
 
     async def in_flight(self, keys: Sequence[str]) -> dict[str, Job]:
         """By key: the kept jobs that are not final, at most one a key."""

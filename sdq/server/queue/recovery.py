@@ -124,7 +124,8 @@ class Recovery:
         if lost:
             log.warning("Redis lost %d tasks: they are queued again", len(lost))
             await self._table.take_back(lost)
-        await self._stop_earlier([*running, *given])
+        again = await self._table.queued_again(MAX_LOOKED_AT)
+        await self._stop_earlier([*running, *given, *again])
         return bool(lost)
 
     async def _stop_earlier(self, jobs: Sequence[Job]) -> None:

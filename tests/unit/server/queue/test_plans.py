@@ -19,6 +19,7 @@ STATEMENTS = {
 
 FROM_ONE_END = {
     "wants._LIST_ALL": "SCAN jobs",
+    "jobs._QUEUED_AGAIN": "SCAN jobs USING INDEX jobs_again",
     "jobs._PURGE_OLDEST": "SCAN jobs USING INDEX jobs_final",
 }
 """Go through the table or an index from one end, and stop at the limit."""

@@ -402,3 +402,17 @@ async def test_nothing_is_remembered_of_jobs_that_are_over(rig: Rig):
     assert not rig.news.is_running(job.job_id)
     assert vars(rig.recovery)["_trails"] == {}
     assert vars(rig.recovery)["_flushed"] == set()
+
+
+async def test_an_empty_redis_revives_no_attempt_of_a_job_that_waits_again(rig: Rig):
+    await rig.generate(ListeningPeer(), ONE)
+    await rig.scheduler.dispatch()
+    first = rig.dispatcher.take()  # somebody has it, and says nothing of it
+    await rig.table.take_back([first.job_id])
+    await rig.scheduler.dispatch()
+    second = rig.dispatcher.take()
+    await rig.table.take_back([first.job_id])
+    rig.dispatcher.flags.clear()
+    await rig.scheduler.take_back()
+    assert rig.dispatcher.is_stopped(first)
+    assert not rig.dispatcher.is_stopped(second)
