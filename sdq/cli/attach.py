@@ -6,7 +6,6 @@ import typer
 
 from sdq.cli import options
 from sdq.cli.job_ids import JobIds, read_job_ids
-from sdq.errors import UsageError
 
 Timeout = Annotated[
     float | None,
@@ -38,8 +37,7 @@ def attach(
     from sdq.cli.output import Sink
 
     outputs = Outputs(output, count=1, many_prompts=len(job_ids) > 1, force=force)
-    if outputs.to_stdout and as_json:
-        raise UsageError("-o - and --json both want standard output", hint="choose one of them")
+    outputs.refuse_json(as_json)
     client = options.settings(client__server=server).client
     outputs.prepare()
     sink = Sink(as_json=as_json, quiet=quiet)

@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import Sequence
 
+from sdq.cli.deadline import deadline
 from sdq.cli.files import Outputs
 from sdq.cli.output import Sink
 from sdq.cli.receiving import Receiving, Request
 from sdq.client.client import Client
 from sdq.config import ClientSettings
-from sdq.errors import ConnectionFailed, DeadlinePassed, OutputError, SdqError
+from sdq.errors import ConnectionFailed, OutputError, SdqError
 from sdq.protocol.constants import MAX_JOBS_AT_ONCE
+
+_AGAIN = "attach again, with a longer --timeout; `sdq jobs` shows how they are"
 
 
 async def fetch(
@@ -26,18 +29,13 @@ async def fetch(
     """
     receiving = Receiving(outputs, sink)
     try:
-        async with asyncio.timeout(timeout_seconds) as deadline:
-            async with await Client.connect(
+        async with (
+            deadline(timeout_seconds, left=lambda: "the jobs go on", hint=_AGAIN),
+            await Client.connect(
                 settings.server, reconnect_seconds=settings.reconnect_seconds
-            ) as client:
-                await _fetch_all(client, job_ids, receiving, sink)
-    except TimeoutError:
-        if not deadline.expired():
-            raise
-        raise DeadlinePassed(
-            f"not done within {timeout_seconds:g} s: the jobs go on",
-            hint="attach again, with a longer --timeout; `sdq jobs` shows how they are",
-        ) from None
+            ) as client,
+        ):
+            await _fetch_all(client, job_ids, receiving, sink)
     except asyncio.CancelledError:
         receiving.display.close()
         written = receiving.tally.written

@@ -4,6 +4,7 @@ import asyncio
 import sys
 from contextlib import aclosing
 
+from sdq.cli.deadline import deadline
 from sdq.cli.files import Outputs
 from sdq.cli.order import Order
 from sdq.cli.output import Sink
@@ -11,7 +12,7 @@ from sdq.cli.prompts import numbered_prompts
 from sdq.cli.receiving import Receiving, Request
 from sdq.client.client import Client
 from sdq.config import ClientSettings
-from sdq.errors import ConnectionFailed, DeadlinePassed, OutputError, SdqError
+from sdq.errors import ConnectionFailed, OutputError, SdqError
 
 MAX_REQUESTS_AT_ONCE = 8
 """Requests under way when prompts come from standard input."""
@@ -23,21 +24,19 @@ async def draw(settings: ClientSettings, order: Order, outputs: Outputs, sink: S
     Raises what ends everything: `ConnectionFailed`, `DeadlinePassed`, `OutputError`.
     """
     receiving = Receiving(outputs, sink)
-    try:
-        async with asyncio.timeout(order.timeout_seconds) as deadline:
-            async with await Client.connect(
-                settings.server, reconnect_seconds=settings.reconnect_seconds
-            ) as client:
-                return await _Drawing(client, order, outputs, sink, receiving).run()
-    except TimeoutError:
-        if not deadline.expired():
-            raise
-        left = receiving.tally.what_was_left
-        raise DeadlinePassed(
-            f"not done within {order.timeout_seconds:g} s: "
-            + (f"cancelled, {left}" if left else "the request was cancelled"),
-            hint="allow more with --timeout; `sdq status` shows the queue",
-        ) from None
+
+    def left() -> str:
+        goes_on = receiving.tally.what_was_left
+        return f"cancelled, {goes_on}" if goes_on else "the request was cancelled"
+
+    hint = "allow more with --timeout; `sdq status` shows the queue"
+    async with (
+        deadline(order.timeout_seconds, left=left, hint=hint),
+        await Client.connect(
+            settings.server, reconnect_seconds=settings.reconnect_seconds
+        ) as client,
+    ):
+        return await _Drawing(client, order, outputs, sink, receiving).run()
 
 
 class _Drawing:

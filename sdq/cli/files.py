@@ -67,6 +67,11 @@ class Outputs:
         elif several:
             _check_distinct(self.pattern, many_prompts)
 
+    def refuse_json(self, as_json: bool) -> None:
+        """Raises `UsageError` when the pictures are to go where the JSON goes."""
+        if self.to_stdout and as_json:
+            raise UsageError("-o - and --json both want standard output", hint="choose one of them")
+
     def prepare(self) -> None:
         """Creates the folder and proves that it can be written. Raises `OutputError`."""
         if self.to_stdout:

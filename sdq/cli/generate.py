@@ -6,7 +6,6 @@ import typer
 
 from sdq.cli import options
 from sdq.cli import picture_options as flags
-from sdq.errors import UsageError
 
 if TYPE_CHECKING:
     from sdq.cli.order import Order
@@ -98,8 +97,7 @@ def _run(
     from sdq.cli.output import Sink
 
     outputs = Outputs(output, count=order.count, many_prompts=order.prompt is None, force=force)
-    if outputs.to_stdout and as_json:
-        raise UsageError("-o - and --json both want standard output", hint="choose one of them")
+    outputs.refuse_json(as_json)
     client = options.settings(client__server=server).client
     outputs.prepare()
     return options.run(draw(client, order, outputs, Sink(as_json=as_json, quiet=quiet)))
