@@ -15,7 +15,6 @@ FIELDS = {
     "key": "its key in the library",
     "model": "the model",
 }
-_NUMBERS = frozenset({"n", "index", "seed"})
 _SLUG_CHARACTERS = 60
 _DISTINCT_KEY_CHARACTERS = 8
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}:]*)(?::([^{}]*))?\}|[{}]")

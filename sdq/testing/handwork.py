@@ -12,7 +12,6 @@ from sdq.broker import (
     HEARTBEAT_TIMEOUT_SECONDS,
     WORKERS_SET,
     Begun,
-    Broke,
     Drawn,
     DrawTask,
     Returned,
@@ -88,10 +87,6 @@ class HandWorker:
 
     def deliver(self, task: DrawTask, image: bytes) -> None:
         self.tell(task, Drawn(task.job_id, task.attempt, self.worker_id, image, 0.25))
-
-    def break_down(self, task: DrawTask, code: str, message: str, *, retryable: bool) -> None:
-        who = (task.job_id, task.attempt, self.worker_id)
-        self.tell(task, Broke(*who, code, message, retryable))
 
     def give_back(self, task: DrawTask, reason: str = "the worker is draining") -> None:
         self.tell(task, Returned(task.job_id, task.attempt, self.worker_id, reason))

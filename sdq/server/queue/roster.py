@@ -110,12 +110,6 @@ class Roster:
             min(beat.concurrency, MAX_HANDS) + 1 for beat in self.ready(model_id, fingerprint)
         )
 
-    def why_waiting(self, model_id: str, fingerprint: str, ahead: int) -> str:
-        """The reason in words why a job of a model has not begun."""
-        if reason := self.why_nobody(model_id, fingerprint):
-            return reason
-        return f"{ahead} ahead" if ahead else ""
-
     def why_nobody(self, model_id: str, fingerprint: str) -> str:
         """Why no worker takes jobs of a model now, in words; empty when one does."""
         if self.ready(model_id, fingerprint):

@@ -85,7 +85,7 @@ class Generation:
         model_id = missing[0].spec.model
         if not message.wait and not self._roster.holders(model_id, plan.fingerprint):
             return NobodyCanDoIt(
-                self._roster.why_waiting(model_id, plan.fingerprint, 0),
+                self._roster.why_nobody(model_id, plan.fingerprint),
                 hint="start one with `sdq worker install && sdq worker run`, "
                 "or leave out --no-wait and the job waits",
             )

@@ -33,13 +33,12 @@ def test_the_window_counts_ready_holders_of_exactly_these_weights():
 
 def test_the_reason_for_waiting_is_in_words():
     roster = Roster(Clock())
-    assert roster.why_waiting("shapes", PRINT, 0) == "no worker online holds 'shapes'"
+    assert roster.why_nobody("shapes", PRINT) == "no worker online holds 'shapes'"
     roster.update([heartbeat(SHAPES, "a", state="loading")])
-    assert roster.why_waiting("shapes", PRINT, 0) == "the model is loading on gpu-box"
+    assert roster.why_nobody("shapes", PRINT) == "the model is loading on gpu-box"
     roster.update([heartbeat(SHAPES, "a")])
-    assert roster.why_waiting("shapes", PRINT, 0) == ""
-    assert roster.why_waiting("shapes", PRINT, 3) == "3 ahead"
-    assert "another version" in roster.why_waiting("shapes", "0" * 64, 0)
+    assert roster.why_nobody("shapes", PRINT) == ""
+    assert "another version" in roster.why_nobody("shapes", "0" * 64)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +53,7 @@ def test_the_reason_for_waiting_is_in_words():
 def test_workers_that_leave_are_named_as_the_reason(states: list[str], words: str):
     roster = Roster(Clock())
     roster.update([heartbeat(SHAPES, f"w{i}", state=state) for i, state in enumerate(states)])
-    assert roster.why_waiting("shapes", PRINT, 3) == words
+    assert roster.why_nobody("shapes", PRINT) == words
 
 
 def test_a_change_is_somebody_coming_leaving_or_becoming_ready():
