@@ -70,7 +70,7 @@ class LockFile:
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             self._lock()
-        except BaseException:
+        except BaseException:  # Ctrl-C too must not keep the descriptor; raised again
             os.close(self._descriptor)
             self._descriptor = -1
             raise

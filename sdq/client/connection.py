@@ -83,7 +83,7 @@ class Line:
                 stream = Stream(ClientConnection(), reader, writer)
                 try:
                     welcome = await _shake_hands(address, stream)
-                except BaseException:
+                except BaseException:  # a cancel too must not leave the socket; raised again
                     stream.abort()
                     await stream.close()
                     raise

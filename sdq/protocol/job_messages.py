@@ -98,7 +98,7 @@ class JobInfo(msgspec.Struct, frozen=True):
     spec: ImageSpec
     state: JobState
     is_mine: bool
-    priority: Priority  # that this person gave, else that of whoever asked first
+    priority: Priority  # that this person gave, else the highest that anybody gave
     created_seconds_ago: float
     changed_seconds_ago: float  # since its state changed
     attempt: int  # 0 until it was dispatched once

@@ -157,7 +157,7 @@ class Database:
         database = cls(path, _lock(path))
         try:
             await database._start()
-        except BaseException as error:
+        except BaseException as error:  # a cancel too must not keep the lock; raised again
             await database.close()
             if is_damage(error):
                 raise UsageError(
@@ -273,7 +273,7 @@ async def migrate(connection: aiosqlite.Connection, steps: Sequence[Migration], 
         if step.number > version:
             try:
                 await connection.executescript(script_of(step))
-            except BaseException:
+            except BaseException:  # a cancel too leaves no half step; raised again
                 await finish(connection.rollback())
                 raise
 

@@ -72,7 +72,7 @@ class Server:
             await server._open(redis_url)
             await server._meet_workers()
             await server._listen()
-        except BaseException:
+        except BaseException:  # a cancel too must not leave parts open; raised again
             await server.close()
             raise
         return server

@@ -151,7 +151,7 @@ def _draw_canary(folder: Path, manifest: ModelManifest, device_name: str) -> Dra
         raise _unfit(manifest, device.describe(), error.message) from error
     except SdqError:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever stops the proof, it is said in words
         reason = f"{type(error).__name__}: {error}"
         raise _unfit(manifest, device.describe(), reason) from error
     finally:

@@ -75,7 +75,7 @@ class LatentFlight(Flight):
                 **self._options,
                 return_dict=False,
             )[0]
-        except Exception as error:
+        except Exception as error:  # whatever it is, the step is undone; raised again
             vars(self.scheduler).clear()
             vars(self.scheduler).update(kept)
             if noise is not None:

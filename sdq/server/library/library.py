@@ -206,7 +206,7 @@ class Library:
             return
         try:
             await self._index.mark_used(used)
-        except BaseException:
+        except BaseException:  # kept for the next time, also when cancelled; raised again
             self._used = used | self._used
             raise
 

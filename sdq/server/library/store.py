@@ -109,7 +109,7 @@ class PictureStore:
 
         try:
             await self._index.put(stored, sha256, now, then=then)
-        except BaseException as error:
+        except BaseException as error:  # no half picture, also when cancelled; raised again
             await self._tidy(self._files.displace if placed else self._files.unstage, key)
             if isinstance(error, _NotSettled):
                 return False
@@ -125,7 +125,7 @@ class PictureStore:
 
         try:
             gone = await self._index.remove(keys, then=hide)
-        except BaseException:
+        except BaseException:  # as above: the files come back
             await self._tidy(self._files.unhide, keys)
             raise
         await self._tidy(self._files.remove, gone)

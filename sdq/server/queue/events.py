@@ -217,7 +217,7 @@ async def _try(apply: Apply, event: WorkerEvent) -> None:
             return
         except (StackError, RedisError, OSError):
             raise
-        except Exception:
+        except Exception:  # a defect of ours: see above
             kind = type(event).__name__.lower()
             log.exception("job %s: %s, try %d: a defect in sdq", event.job_id, kind, number)
             await asyncio.sleep(RETRY_SECONDS[0])

@@ -167,7 +167,7 @@ class Scheduler:
         self._trust_roster_later()  # their heartbeats are forgotten too
         try:
             await self._recovery.after_empty_redis()
-        except BaseException:
+        except BaseException:  # also when cancelled: it is still to be done
             self._must_take_back = True
             raise
         self._must_take_back = False

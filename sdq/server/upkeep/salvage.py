@@ -75,7 +75,7 @@ def rebuild(path: Path) -> Saved:
         _flush(new)
         aside = _set_aside(path)
         new.replace(path)
-    except BaseException:
+    except BaseException:  # Ctrl-C too leaves no half file; raised again
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
         raise

@@ -100,7 +100,7 @@ def mend_totals(connection: sqlite3.Connection) -> list[Total]:
                 for sql in total.mend:
                     connection.execute(sql)
         connection.execute("COMMIT")
-    except BaseException:
+    except BaseException:  # Ctrl-C too; raised again
         connection.execute("ROLLBACK")
         raise
     return mended

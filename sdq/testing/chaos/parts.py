@@ -189,7 +189,7 @@ class Stack:
         try:
             async with asyncio.timeout(START_SECONDS):
                 await self._start()
-        except BaseException:
+        except BaseException:  # Ctrl-C too leaves no process; raised again
             await self._end()
             raise
         return self
