@@ -1,6 +1,8 @@
 """The boundary: what every failure looks like, what is imported, the doors of the process."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -105,9 +107,16 @@ def test_wrong_usage(
     assert message in error
 
 
-async def test_shell_completion(sdq: Sdq) -> None:
-    script = await sdq("--show-completion", env={"SHELL": "/bin/bash"}, program=("-m", "sdq"))
-    assert script.code == 0
+def test_the_script_for_the_shell() -> None:
+    # In a bash of its own, as a person would: the shell is looked for among the parents, and who
+    # runs the tests need not have one.
+    in_bash = ("bash", "-c", '"$0" -m sdq --show-completion; exit $?', sys.executable)
+    script = subprocess.run(in_bash, capture_output=True, text=True, timeout=20, check=False)
+    assert script.returncode == 0, script.stderr
+    assert "_SDQ_COMPLETE" in script.stdout
+
+
+async def test_what_the_shell_is_offered(sdq: Sdq) -> None:
     offered = await sdq(
         env={"_SDQ_COMPLETE": "complete_bash", "COMP_WORDS": "sdq gen", "COMP_CWORD": "1"}
     )
