@@ -10,6 +10,7 @@ Names in Redis (``<server>`` is the id that a server gave itself at its first st
 ``sdq.progress.<server>``       stream: steps; trimmed, so news may be lost, pictures not
 ``sdq.cancel.<job_id>``         a number: attempts up to it stop between two steps; expires by
                                 itself. The dispatch of an attempt cancels the ones before it
+``sdq.preview.<job_id>``        flag: somebody wants to see it while it is drawn; expires
 ``sdq.drain.<worker_id>``       flag: this worker finishes what it has begun and ends; expires
 ``sdq.workers``                 sorted set: worker ids by the time of their last heartbeat
 ``sdq.worker.<worker_id>``      the last heartbeat; expires by itself
@@ -41,6 +42,7 @@ EVENT_STREAM_ENTRIES = 10_000
 """A stream nobody reads stops growing there; a picture cut off is drawn again."""
 
 MAX_IMAGE_BYTES = 48 * 1024 * 1024
+MAX_PREVIEW_BYTES = 16 * 1024
 EVENT_FIELD = b"event"
 
 Attempt = Annotated[int, msgspec.Meta(ge=1)]
@@ -66,6 +68,10 @@ def progress_stream(server_id: str) -> str:
 
 def cancel_flag(job_id: str) -> str:
     return f"sdq.cancel.{job_id}"
+
+
+def preview_flag(job_id: str) -> str:
+    return f"sdq.preview.{job_id}"
 
 
 def drain_flag(worker_id: str) -> str:
@@ -109,6 +115,7 @@ class Stepped(_Event, frozen=True):
 
     step: NotNegative
     steps: NotNegative
+    preview: Annotated[bytes, msgspec.Meta(max_length=MAX_PREVIEW_BYTES)] = b""  # JPEG
 
 
 class Drawn(_Event, frozen=True):
@@ -162,6 +169,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     sent_at: float  # seconds since 1970, by the worker's clock
     note: str = ""  # why it is stopping or broken, in words
     at_once: Concurrency = 1  # of the jobs in hand, so many are drawn together
+    loaded: tuple[ModelId, ...] = ()  # in memory now; the other models come when their turn does
 
 
 def pack(value: msgspec.Struct) -> bytes:

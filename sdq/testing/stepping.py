@@ -70,6 +70,10 @@ class SteppingFake(FakePipeline):
         self.turns.append([(flight.spec.seed, flight.step) for flight in flights])
         return [self._step_one(flight) for flight in flights]
 
+    def preview(self, flight: Flight) -> Image.Image | None:
+        """See `sdq.worker.flight.Pipeline`."""
+        return None
+
     def decode(self, flights: Sequence[Flight]) -> list[Image.Image | Exception]:
         """See `sdq.worker.flight.Pipeline`."""
         self.decoded.append([flight.spec.seed for flight in flights])

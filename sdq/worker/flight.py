@@ -78,6 +78,10 @@ class Pipeline(Protocol):
         """
         ...
 
+    def preview(self, flight: Flight) -> Image | None:
+        """How far it is, as a small picture: cheap. ``None`` when there is nothing to be seen."""
+        ...
+
     def decode(self, flights: Sequence[Flight]) -> list[Image | Exception]:
         """The pictures of finished flights of one group, or why there is none: `NoPicture` when
         the numbers went wrong, `GenerationFailed` when the same spec would fail again."""

@@ -83,6 +83,10 @@ class SteppingPipeline:
         self._pace.keep()
         return [faults.get(flight) for flight in flights]
 
+    def preview(self, flight: Flight) -> Image | None:
+        """See `sdq.worker.flight.Pipeline`."""
+        return None
+
     @torch.inference_mode()
     def decode(self, flights: Sequence[Flight]) -> list[Image | Exception]:
         with memory_errors(self.device.name):

@@ -65,6 +65,10 @@ class Whole:
                 flight.is_finished = True
         return faults
 
+    def preview(self, flight: Flight) -> Image | None:
+        """None: nobody sees into the pipeline's own call."""
+        return None
+
     def decode(self, flights: Sequence[Flight]) -> list[Image | Exception]:
         images = [_own(flight).image for flight in flights]
         return [image for image in images if image is not None]
