@@ -203,10 +203,11 @@ def main() -> None:
 
     from sdq.worker.engine import Engine
     from sdq.worker.flight import Capacity
+    from sdq.worker.holding import Holding
     from sdq.worker.stepping import engine_pipeline
 
     capacity = Capacity(options.at_once, options.at_once * 128 * 128) if options.at_once else None
-    engine = Engine(lambda: engine_pipeline(ours, device, capacity))
+    engine = Engine([Holding("shapes", lambda: engine_pipeline(ours, device, capacity))])
     engine.start()
     engine.wait_ready()
     print(f"machine: {machine()}; torch threads {torch.get_num_threads()}")

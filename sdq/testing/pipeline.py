@@ -10,7 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from sdq.spec import ImageSpec, canonical
-from sdq.worker.flight import NoPicture
+from sdq.worker.flight import Drawer, NoPicture, Pipeline
+from sdq.worker.holding import Holding
 
 SQUARE_SHARE = 0.5
 """Side of the square in the middle, as a share of the picture's."""
@@ -81,6 +82,13 @@ class FakePipeline:
             raise MemoryError("the fake device is full")
         if _asked(self.nan_on, spec) or 0 < self.break_after <= len(self.drawn):
             raise NoPicture("the model gave no picture but numbers that are none (NaN)")
+
+
+def held(
+    pipeline: Pipeline | Drawer, canary: ImageSpec | None = None, model_id: str = "shapes"
+) -> Holding:
+    """A model that is loaded at once, as this pipeline."""
+    return Holding(model_id, lambda: pipeline, canary)
 
 
 def picture_of(spec: ImageSpec) -> Image.Image:

@@ -27,6 +27,7 @@ from sdq.worker.delivery import Delivery, connect
 from sdq.worker.engine import Engine, GivenBack
 from sdq.worker.flight import Drawer, Pipeline
 from sdq.worker.heartbeat import HeartbeatThread
+from sdq.worker.holding import Holding
 from sdq.worker.identity import Identity
 from sdq.worker.shutdown import DRAINING, Shutdown
 from sdq.worker.tasks import JobRunner
@@ -130,8 +131,7 @@ class Worker:
             config.redis_url, answer_timeout_seconds=delivery.LARGE_TIMEOUT_SECONDS
         )
         self._engine = Engine(
-            load,
-            canary=canary_spec(config.model),
+            [Holding(config.model.model_id, load, canary_spec(config.model))],
             prove_first=canary.is_marked(home),
             on_broken=self._on_broken,
         )

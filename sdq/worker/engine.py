@@ -2,7 +2,7 @@
 
 ::
 
-    engine = Engine(load)            engine.start()            engine.wait_ready()
+    engine = Engine([Holding(…)])     engine.start()            engine.wait_ready()
     future = engine.submit(spec, on_step=…, is_cancelled=…)    future.result().image
 
 Each turn of the thread takes one step of all pictures of one group at once, then decodes some
@@ -15,7 +15,7 @@ expected, it draws the canary; when that fails too, it is broken and draws nothi
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 
 from PIL.Image import Image
@@ -23,7 +23,8 @@ from PIL.Image import Image
 from sdq.errors import Cancelled, ModelError, SdqError, ServerBusy
 from sdq.spec import ImageSpec
 from sdq.worker.canary import fault_of
-from sdq.worker.flight import Drawer, NoPicture, OnStep, Pipeline
+from sdq.worker.flight import NoPicture, OnStep, Pipeline
+from sdq.worker.holding import Holding
 from sdq.worker.picture import MEMORY_HINT, DrawnImage, GivenBack, Order, is_suspicious
 from sdq.worker.turns import Faults, Turns
 from sdq.worker.whole import as_pipeline
@@ -40,7 +41,7 @@ CLOSE_TIMEOUT_SECONDS = 5.0
 
 
 class Engine:
-    """Draws with what ``load`` returns. ``load`` runs in the engine's own thread, once.
+    """Draws with the models that it holds. Their ``load`` runs in a thread of the engine's.
 
     ``prove_first``: the canary must succeed before the engine is ready. ``on_broken`` is called
     at most once, in the engine's thread, with the reason; it must be quick.
@@ -48,15 +49,18 @@ class Engine:
 
     def __init__(
         self,
-        load: Callable[[], Pipeline | Drawer],
+        holdings: Sequence[Holding],
         *,
         max_waiting: int = MAX_WAITING,
-        canary: ImageSpec | None = None,
+        budget_bytes: int = 0,
+        keep_alive_seconds: float = 0.0,
         prove_first: bool = False,
         on_broken: Callable[[str], None] = lambda reason: None,
     ) -> None:
-        self._load = load
-        self._canary = canary
+        self._holdings = {holding.model_id: holding for holding in holdings}
+        self._load = holdings[0].load
+        self._canary = holdings[0].canary
+        self._loaded: tuple[str, ...] = ()
         self._prove_first = prove_first
         self._on_broken = on_broken
         self._inbox: queue.Queue[Order | None] = queue.Queue(max_waiting)
@@ -82,8 +86,19 @@ class Engine:
         was to be drawn first failed, or `TimeoutError`."""
         self._ready.result(timeout_seconds)
 
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """The models that are in memory now."""
+        return self._loaded
+
     def submit(
-        self, spec: ImageSpec, *, on_step: OnStep, is_cancelled: Callable[[], bool]
+        self,
+        spec: ImageSpec,
+        *,
+        on_step: OnStep,
+        is_cancelled: Callable[[], bool],
+        wants_preview: Callable[[], bool] = lambda: False,
+        on_preview: Callable[[Image], None] = lambda image: None,
     ) -> "Future[DrawnImage]":
         """Hands a picture in. Both callables run in the engine's thread and must be quick;
         the first step told is number 0, when drawing begins.
@@ -93,6 +108,8 @@ class Engine:
         the engine is broken, else the cause. Its own ``cancel`` works until drawing begins.
         Raises `ServerBusy` when the inbox is full or closed, `GivenBack` when it is broken.
         """
+        if spec.model not in self._holdings:
+            raise GivenBack(f"this worker does not hold the model {spec.model!r}")
         order = Order(spec, on_step, is_cancelled, Future())
         try:
             with self._entrance:
@@ -144,6 +161,7 @@ class Engine:
             self._ready.set_exception(_out_of_order(fault))
             return
         self.at_once = pipeline.capacity.pictures
+        self._loaded = tuple(self._holdings)[:1]
         self._ready.set_result(None)
         self._take_turns(pipeline)
 

@@ -16,6 +16,7 @@ from sdq.protocol.model import ModelManifest, canary_spec, fingerprint_of
 from sdq.worker import canary, models
 from sdq.worker.download import fetch_file, place
 from sdq.worker.engine import DrawnImage, Engine
+from sdq.worker.holding import Holding
 
 Phase = Literal["download", "verify", "canary", "done"]
 
@@ -140,7 +141,10 @@ def _draw_canary(folder: Path, manifest: ModelManifest, device_name: str) -> Dra
     from sdq.worker.stepping import engine_pipeline
 
     device = choose(device_name)
-    engine = Engine(lambda: engine_pipeline(load(folder, manifest, device), device))
+    holding = Holding(
+        manifest.model_id, lambda: engine_pipeline(load(folder, manifest, device), device)
+    )
+    engine = Engine([holding])
     engine.start()
     try:
         engine.wait_ready()

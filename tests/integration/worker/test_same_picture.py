@@ -11,6 +11,7 @@ import sdq_shapes
 
 from sdq.protocol.model import ModelManifest
 from sdq.spec import ImageSpec
+from sdq.testing.pipeline import held
 from sdq.worker import pipelines
 from sdq.worker.devices import Device
 from sdq.worker.drawing import DiffusersPipeline
@@ -45,7 +46,7 @@ def test_joined_at_different_steps(send_shapes: Any, shapes: ModelManifest, sche
 
 def _together(pipeline: SteppingPipeline, specs: list[ImageSpec]) -> list[Any]:
     """Each but the first joins one step of the first one later."""
-    engine = Engine(lambda: pipeline)
+    engine = Engine([held(pipeline)])
     futures: dict[int, Future[Any]] = {}
 
     def submit(number: int, on_step: Callable[[int, int], None]) -> None:

@@ -10,15 +10,18 @@ import pytest
 
 from sdq.errors import Cancelled, ModelError, OutOfMemory, ServerBusy
 from sdq.spec import ImageSpec
-from sdq.testing.pipeline import FakePipeline, picture_of
+from sdq.testing.pipeline import FakePipeline, held, picture_of
 from sdq.worker.engine import Engine, NoPicture, Pipeline
+from sdq.worker.holding import Holding
 
 WAIT_SECONDS = 10.0
 
 
 @contextmanager
-def running(pipeline: Pipeline, **options: Any) -> Iterator[Engine]:
-    engine = Engine(lambda: pipeline, **options)
+def running(
+    pipeline: Pipeline, canary: ImageSpec | None = None, **options: Any
+) -> Iterator[Engine]:
+    engine = Engine([held(pipeline, canary)], **options)
     engine.start()
     engine.wait_ready(WAIT_SECONDS)
     try:
@@ -63,7 +66,7 @@ def test_all_is_drawn_by_one_thread_that_also_loads(spec: ImageSpec) -> None:
         threads.add(threading.current_thread().name)
         return FakePipeline()
 
-    engine = Engine(load)
+    engine = Engine([Holding("shapes", load)])
     engine.start()
     futures = [
         submit(engine, spec, on_step=lambda *_: threads.add(threading.current_thread().name))
@@ -157,7 +160,7 @@ def test_what_waits_can_be_taken_back(spec: ImageSpec) -> None:
 
 def test_closing_ends_the_picture_in_hand_and_those_that_wait(spec: ImageSpec) -> None:
     pipeline = FakePipeline(seconds_per_step=0.05)
-    engine = Engine(lambda: pipeline)
+    engine = Engine([held(pipeline)])
     engine.start()
     begun = threading.Event()
     first = submit(engine, spec, on_step=lambda step, _: begun.set() if step else None)
@@ -174,7 +177,7 @@ def test_closing_ends_the_picture_in_hand_and_those_that_wait(spec: ImageSpec) -
 
 def test_closing_does_not_wait_for_a_step_that_hangs(spec: ImageSpec) -> None:
     gate = Gate()
-    engine = Engine(lambda: gate)
+    engine = Engine([held(gate)])
     engine.start()
     submit(engine, spec)
     assert gate.reached.wait(WAIT_SECONDS)
@@ -188,7 +191,7 @@ def test_a_model_that_cannot_be_loaded(spec: ImageSpec, error: Exception) -> Non
     def load() -> Pipeline:
         raise error
 
-    engine = Engine(load)
+    engine = Engine([Holding("shapes", load)])
     engine.start()
     with pytest.raises(ModelError, match="no such file"):
         engine.wait_ready(WAIT_SECONDS)

@@ -12,7 +12,7 @@ from PIL import Image
 from sdq.errors import Cancelled, GenerationFailed, OutOfMemory, ServerBusy
 from sdq.protocol.model import ModelManifest, canary_spec
 from sdq.spec import ImageSpec
-from sdq.testing.pipeline import FakePipeline
+from sdq.testing.pipeline import FakePipeline, held
 from sdq.worker.engine import Engine, GivenBack, NoPicture, Pipeline
 
 WAIT_SECONDS = 10.0
@@ -25,7 +25,7 @@ def canary(manifest: ModelManifest) -> ImageSpec:
 
 @contextmanager
 def doubting(pipeline: Pipeline, canary: ImageSpec, **options: Any) -> Iterator[Engine]:
-    engine = Engine(lambda: pipeline, canary=canary, **options)
+    engine = Engine([held(pipeline, canary)], **options)
     engine.start()
     yield engine
     assert engine.close()
@@ -158,7 +158,7 @@ def test_closing_does_not_wait_for_a_canary_and_does_not_believe_it(
     spec: ImageSpec, canary: ImageSpec
 ) -> None:
     pipeline = FakePipeline(0.1, fail_on="cat")
-    engine = Engine(lambda: pipeline, canary=canary)
+    engine = Engine([held(pipeline, canary)])
     engine.start()
     future = submit(engine, spec)
     while len(pipeline.drawn) < 2:

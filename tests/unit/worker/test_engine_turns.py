@@ -13,7 +13,7 @@ import pytest
 from sdq.errors import Cancelled, OutOfMemory
 from sdq.protocol.model import ModelManifest, canary_spec
 from sdq.spec import ImageSpec
-from sdq.testing.pipeline import picture_of
+from sdq.testing.pipeline import held, picture_of
 from sdq.testing.stepping import SteppingFake
 from sdq.worker.engine import DrawnImage, Engine, GivenBack, NoPicture
 from sdq.worker.flight import Capacity
@@ -23,8 +23,10 @@ AREA = 64 * 48  # of the fixture's picture
 
 
 @contextmanager
-def running(pipeline: SteppingFake, **options: Any) -> Iterator[Engine]:
-    engine = Engine(lambda: pipeline, **options)
+def running(
+    pipeline: SteppingFake, canary: ImageSpec | None = None, **options: Any
+) -> Iterator[Engine]:
+    engine = Engine([held(pipeline, canary)], **options)
     engine.start()
     engine.wait_ready(WAIT_SECONDS)
     try:
@@ -248,7 +250,7 @@ def test_a_broken_engine_gives_back_all_that_was_in_flight(
 
 def test_closing_ends_all_that_is_in_flight(spec: ImageSpec) -> None:
     pipeline = SteppingFake(0.02)
-    engine = Engine(lambda: pipeline)
+    engine = Engine([held(pipeline)])
     engine.start()
     wishes = Wishes(engine, spec)
     begun = threading.Event()

@@ -10,6 +10,7 @@ import numpy
 import pytest
 
 from sdq.spec import ImageSpec
+from sdq.testing.pipeline import held
 from sdq.testing.tiny_models import LAYOUTS, Layout, tiny_pipeline
 from sdq.worker.devices import Device
 from sdq.worker.drawing import DiffusersPipeline
@@ -70,7 +71,7 @@ def drawn_together(pipeline: SteppingPipeline, specs: list[ImageSpec]) -> list[A
         return step(flights)
 
     pipeline.step = counted  # type: ignore[method-assign]
-    engine = Engine(lambda: pipeline)
+    engine = Engine([held(pipeline)])
 
     def submit(*numbers: int) -> None:
         for number in numbers:

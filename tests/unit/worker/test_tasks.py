@@ -12,7 +12,7 @@ from sdq import broker, metadata
 from sdq.broker import Begun, Broke, Drawn, DrawTask, Returned, Stepped, Stopped
 from sdq.protocol.model import ModelManifest, canary_spec
 from sdq.spec import ImageSpec
-from sdq.testing.pipeline import FakePipeline
+from sdq.testing.pipeline import FakePipeline, held
 from sdq.worker.delivery import Delivery, connect
 from sdq.worker.engine import Engine
 from sdq.worker.identity import Identity
@@ -36,7 +36,7 @@ class Bench:
         self.pipeline = FakePipeline(
             fail_on="fail", out_of_memory_on="full", nan_on="nan", black_on="black"
         )
-        self.engine = Engine(lambda: self.pipeline, canary=canary_spec(manifest))
+        self.engine = Engine([held(self.pipeline, canary_spec(manifest))])
         self.engine.start()
         self.changes = 0
         identity = Identity("worker", manifest, "fake", VERSIONS)
@@ -157,7 +157,7 @@ def test_a_full_inbox_gives_the_job_back(
 ) -> None:
     bench = Bench(client, manifest)
     assert bench.engine.close()
-    bench.engine = Engine(lambda: bench.pipeline, max_waiting=1)  # never started
+    bench.engine = Engine([held(bench.pipeline)], max_waiting=1)  # never started
     bench.engine.submit(spec, on_step=lambda *_: None, is_cancelled=lambda: False)
     identity = Identity("worker", manifest, "fake", VERSIONS)
     bench.runner = JobRunner(bench.engine, Delivery(client), identity)

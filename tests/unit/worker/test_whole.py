@@ -10,7 +10,7 @@ from PIL import Image
 
 from sdq.errors import Cancelled, OutOfMemory
 from sdq.spec import ImageSpec
-from sdq.testing.pipeline import FakePipeline
+from sdq.testing.pipeline import FakePipeline, held
 from sdq.testing.stepping import SteppingFake
 from sdq.worker.engine import Engine
 from sdq.worker.flight import Capacity, OnStep
@@ -51,7 +51,7 @@ class GroupFake(FakePipeline):
 
 def drawn(pipeline: GroupFake, spec: ImageSpec, *, cancelled: int = -1) -> dict[int, list[int]]:
     """One picture, and while it is drawn four of two sizes arrive. The begun ones, by call."""
-    engine = Engine(lambda: pipeline)
+    engine = Engine([held(pipeline)])
     engine.start()
     begun: dict[int, list[int]] = {}
 
@@ -96,7 +96,7 @@ def test_too_many_in_a_call_are_drawn_in_halves(spec: ImageSpec) -> None:
     drawn(pipeline, spec)
     assert pipeline.calls == [[0], [1], [2], [3], [4]]
     pipeline = GroupFake(most=0)
-    engine = Engine(lambda: pipeline)
+    engine = Engine([held(pipeline)])
     pipeline.opened.set()
     engine.start()
     with pytest.raises(OutOfMemory):
