@@ -8,7 +8,9 @@ from typing import Any
 
 from sdq.errors import ModelError
 from sdq.protocol.model import ModelManifest
+from sdq.worker import offload as offloading
 from sdq.worker.devices import Device
+from sdq.worker.profile import Offload
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
@@ -26,10 +28,19 @@ _XL_BYTES = 5 * 1024**3
 """Single files over this size are of the SDXL family (6.9 GB in halves; SD 1.x has 2 to 4)."""
 
 
-def load(folder: Path, manifest: ModelManifest, device: Device) -> Any:
+def load(
+    folder: Path,
+    manifest: ModelManifest,
+    device: Device,
+    *,
+    offload: Offload = "none",
+    compile: bool = False,
+) -> Any:
     """The model's pipeline on its device: safetensors only, nothing from the network.
 
-    Raises `ModelError` when the files do not make a pipeline or do not fit into memory.
+    ``offload``: see `sdq.worker.offload`; ``auto`` decides by the memory that is free now.
+    ``compile``: the UNet, which takes a while; where that fails it stays as it is, with a
+    warning. Raises `ModelError` when the files do not make a pipeline or do not fit into memory.
     """
     silence()
     import torch
@@ -45,7 +56,10 @@ def load(folder: Path, manifest: ModelManifest, device: Device) -> Any:
         else:
             pipeline = _from_single_file(folder, manifest, options)
         pipeline.set_progress_bar_config(disable=True)
-        return channels_last(pipeline.to(device.name), device)
+        channels_last(pipeline, device)  # before layers are taken off, their form stays
+        return offloading.place(
+            pipeline, device, offloading.decide(offload, folder, manifest, device)
+        )
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"{manifest.model_id} does not fit into the memory of {device.describe()}",

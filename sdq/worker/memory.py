@@ -1,0 +1,223 @@
+"""How much memory there is, how much weights take, and how much was in use at most.
+
+A device's memory; for the CPU the computer's, or what the container it runs in may take of it.
+"""
+
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import msgspec
+import psutil
+
+from sdq.protocol.model import ModelManifest
+
+GIB = 1024**3
+
+WORK_BYTES = 3 * GIB // 2
+"""Beside the weights, for drawing itself. Pictures that need more are decoded in tiles, or fewer
+of them are drawn at once."""
+
+Resting = Literal["none", "model", "sequential"]
+"""`sdq.worker.profile.Offload` once it is decided."""
+
+_ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+_SINGLE_FILE_PARTS = ("model.diffusion_model.", "first_stage_model.", "conditioner.embedders.1.")
+_MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
+_PROCESS = Path("/proc/self")
+_CGROUP = Path("/sys/fs/cgroup")
+_CGROUP_FILES = (  # second version, first version; files that are only cached can be let go
+    (_CGROUP, "memory.max", "memory.current", "inactive_file"),
+    (
+        _CGROUP / "memory",
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "total_inactive_file",
+    ),
+)
+
+
+class Weights(msgspec.Struct, frozen=True):
+    """What a model's numbers take, of all its parts and of the largest of them."""
+
+    total_bytes: int
+    largest_part_bytes: int
+
+
+def offload_for(
+    weights_bytes_total: int, largest_part_bytes: int, free_bytes: int | None
+) -> Resting:
+    """Where weights may rest on a device with so much free memory.
+
+    On the device (``none``) when all of them and `WORK_BYTES` fit, part by part (``model``)
+    when the largest one and `WORK_BYTES` do, else layer by layer (``sequential``). Where nobody
+    can say how much is free, on the device: it says so itself when it is full.
+    """
+    if free_bytes is None or weights_bytes_total + WORK_BYTES <= free_bytes:
+        return "none"
+    if largest_part_bytes + WORK_BYTES <= free_bytes:
+        return "model"
+    return "sequential"
+
+
+def free_bytes(device_name: str) -> int | None:
+    """What the device has left for us; ``None`` where nobody can say.
+
+    What torch keeps for later without using it counts as free.
+    """
+    import torch
+
+    kind = device_name.partition(":")[0]
+    if kind == "cpu":
+        return _free_of_computer()
+    if kind == "mps":
+        return max(0, torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
+    module = getattr(torch, kind)
+    try:
+        free: int = module.mem_get_info(device_name)[0]
+    except (RuntimeError, AttributeError):  # some of Intel's do not tell
+        return None
+    kept = module.memory_reserved(device_name) - module.memory_allocated(device_name)
+    return free + int(kept)
+
+
+def weights_bytes(pipeline: Any) -> int:
+    """Of all parts of a loaded pipeline, wherever they rest."""
+    return measured(pipeline).total_bytes
+
+
+def measured(pipeline: Any) -> Weights:
+    """The same, and of the largest part."""
+    import torch
+
+    parts = [
+        sum(tensor.numel() * tensor.element_size() for tensor in _tensors_of(part))
+        for part in pipeline.components.values()
+        if isinstance(part, torch.nn.Module)
+    ]
+    return Weights(sum(parts), max(parts, default=0))
+
+
+def _tensors_of(part: Any) -> Iterable[Any]:
+    yield from part.parameters()
+    yield from part.buffers()
+
+
+def expected(folder: Path, manifest: ModelManifest, dtype: str) -> Weights:
+    """What the model will take once it is loaded, from the headers of its files.
+
+    Raises `OSError` and `ValueError` when they cannot be read.
+    """
+    names = [file.path for file in manifest.files if file.path.endswith(".safetensors")]
+    if any(name.endswith(".fp16.safetensors") for name in names):  # as `pipelines.load` takes them
+        halves = {name.partition("/")[0] for name in names if name.endswith(".fp16.safetensors")}
+        names = [
+            name
+            for name in names
+            if name.endswith(".fp16.safetensors") or name.partition("/")[0] not in halves
+        ]
+    parts: dict[str, int] = {}
+    for name in names:
+        for tensor, count in _tensor_sizes(folder / name):
+            part = _part_of(tensor) if manifest.kind == "single_file" else name.partition("/")[0]
+            parts[part] = parts.get(part, 0) + count * _ITEM_BYTES[dtype]
+    return Weights(sum(parts.values()), max(parts.values(), default=0))
+
+
+def _part_of(tensor: str) -> str:
+    return next((part for part in _SINGLE_FILE_PARTS if tensor.startswith(part)), "")
+
+
+def _tensor_sizes(file: Path) -> Iterable[tuple[str, int]]:
+    """Name and count of numbers of each tensor. The format: eight bytes that say how long the
+    header is, then the header as JSON (github.com/huggingface/safetensors, "Format")."""
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length > _MAX_HEADER_BYTES:
+            raise ValueError(f"{file} is no safetensors file")
+        header = msgspec.json.decode(stream.read(length))
+    for name, entry in header.items():
+        if name != "__metadata__":
+            count = 1
+            for side in entry["shape"]:
+                count *= side
+            yield name, count
+
+
+class Peak:
+    """Memory in use at most while it is open, for one at a time in a process::
+
+        with Peak(device.name) as peak:
+            draw()
+        peak.growth_bytes
+
+    Cheap: the devices count themselves, and Linux does for processes.
+    """
+
+    def __init__(self, device_name: str) -> None:
+        self._device_name = device_name
+        self._before: int | None = None
+        self.peak_bytes: int | None = None
+        """All that was in use, by torch on an accelerator, by the process on the CPU. ``None``
+        where nobody can say: on a CPU outside Linux, on Apple's devices."""
+        self.growth_bytes: int | None = None
+        """How much more than at the beginning."""
+
+    def __enter__(self) -> "Peak":
+        self._before = _begin_count(self._device_name)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._before is not None:
+            self.peak_bytes = _counted(self._device_name)
+            self.growth_bytes = max(0, self.peak_bytes - self._before)
+
+
+def _begin_count(device_name: str) -> int | None:
+    """What is in use now, with the count of the most set back to it."""
+    import torch
+
+    kind = device_name.partition(":")[0]
+    if kind == "cpu":
+        with contextlib.suppress(OSError):
+            _PROCESS.joinpath("clear_refs").write_text("5")  # proc(5): resets the peak
+            return _counted(device_name)
+        return None
+    module = getattr(torch, kind)
+    if not hasattr(module, "reset_peak_memory_stats"):
+        return None
+    module.reset_peak_memory_stats(device_name)
+    return int(module.memory_allocated(device_name))
+
+
+def _counted(device_name: str) -> int:
+    import torch
+
+    if device_name != "cpu":
+        return int(getattr(torch, device_name.partition(":")[0]).max_memory_allocated(device_name))
+    status = _PROCESS.joinpath("status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+def _free_of_computer() -> int:
+    """What is available to this process without swapping; a container's limit counts."""
+    free: int = psutil.virtual_memory().available
+    for folder, limit, used, idle in _CGROUP_FILES:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: "max" stands for no limit
+            held = int((folder / used).read_text()) - _stat(folder / "memory.stat", idle)
+            free = min(free, max(0, int((folder / limit).read_text()) - held))
+    return free
+
+
+def _stat(file: Path, name: str) -> int:
+    """A number in a table of lines of two words; 0 when it is not there."""
+    found = dict(line.split() for line in file.read_text().splitlines())
+    return int(found.get(name, 0))
