@@ -26,6 +26,7 @@ import msgspec
 from celery import Celery
 
 from sdq.protocol.codec import decode, encode
+from sdq.protocol.constants import MAX_PREVIEW_BYTES as MAX_PREVIEW_BYTES  # found here too
 from sdq.protocol.model import JobId, ModelId, Sha256, WorkerId
 from sdq.spec import ImageSpec
 
@@ -41,8 +42,10 @@ PROGRESS_STREAM_ENTRIES = 2_000
 EVENT_STREAM_ENTRIES = 10_000
 """A stream nobody reads stops growing there; a picture cut off is drawn again."""
 
+PREVIEW_FLAG_SECONDS = 30
+"""Who wants to see a picture grow says so again before that; whoever is gone does not."""
+
 MAX_IMAGE_BYTES = 48 * 1024 * 1024
-MAX_PREVIEW_BYTES = 16 * 1024
 EVENT_FIELD = b"event"
 
 Attempt = Annotated[int, msgspec.Meta(ge=1)]
@@ -111,7 +114,8 @@ class Begun(_Event, frozen=True):
 
 
 class Stepped(_Event, frozen=True):
-    """Progress; travels in the progress stream."""
+    """Progress; travels in the progress stream. The same step may be told once more when a preview
+    of it comes."""
 
     step: NotNegative
     steps: NotNegative

@@ -26,6 +26,9 @@ MAX_COUNT = 1_000
 MAX_JOBS_AT_ONCE = 1_000
 """Jobs that one message may name."""
 
+MAX_PREVIEW_BYTES = 16 * 1024
+"""The largest preview of a picture that is being drawn; larger ones are dropped on the way."""
+
 MAX_ERROR_CHARACTERS = 4_000
 """Longer texts of an error reply are cut."""
 

@@ -46,6 +46,7 @@ class Attach(BaseRequest, frozen=True):
 
     job_ids: Annotated[tuple[JobId, ...], msgspec.Meta(min_length=1, max_length=MAX_JOBS_AT_ONCE)]
     resumes: bool = False
+    preview: bool = False  # as in `Generate`
 
 
 class CancelJobs(BaseRequest, frozen=True):

@@ -73,6 +73,7 @@ class Generate(BaseRequest, frozen=True):
     cache: CachePolicy = CachePolicy.PREFER
     wait: bool = True  # False: an error at once when no worker online holds the model
     priority: Priority = Priority.NORMAL
+    preview: bool = False  # `Progress` with a small picture of how far it is, now and then
 
 
 class Cancel(BaseRequest, frozen=True):
@@ -168,6 +169,7 @@ class Progress(BaseMessage, frozen=True):
     ahead: int | None = None  # jobs that eligible workers take before this one
     note: str = ""  # the reason for waiting, in words
     eta_seconds: float | None = None  # until the picture is there; None: nobody can say
+    preview: bytes = b""  # JPEG, at most `MAX_PREVIEW_BYTES`; empty: none that is new
 
 
 class Picture(BaseMessage, frozen=True):

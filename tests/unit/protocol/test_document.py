@@ -72,9 +72,13 @@ def rows_of(info: inspect.StructType) -> list[Row]:
     for field in info.fields:
         default = "required"
         if field.default is not msgspec.NODEFAULT:
-            default = "`nil`" if field.default is None else f"`{json.dumps(field.default)}`"
+            default = "`nil`" if field.default is None else f"`{_as_json(field.default)}`"
         rows.append((field.name, type_in_words(field.type), default))
     return rows
+
+
+def _as_json(value: object) -> str:
+    return json.dumps(value, default=lambda raw: bytes(raw).decode())
 
 
 def structs_inside(info: inspect.Type, found: dict[str, inspect.StructType]) -> None:
