@@ -7,13 +7,15 @@ the canary before it takes a job.
 """
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL.Image import Image
 
 from sdq.config import Home
-from sdq.errors import ModelError
+from sdq.errors import Cancelled, ModelError, SdqError
 from sdq.spec import ImageSpec
+from sdq.worker.flight import Pipeline
 
 MAX_REASON_CHARACTERS = 500
 
@@ -29,6 +31,43 @@ def fault_of(image: Image, spec: ImageSpec) -> str:
     if all(low == high for low, high in bands):
         return "it is a single flat colour"
     return ""
+
+
+def draw_alone(pipeline: Pipeline, spec: ImageSpec, check: Callable[[], None]) -> Image:
+    """One picture from its first step to its last, in the thread that calls.
+
+    ``check`` is called between the steps; what it raises ends the drawing. Raises whatever
+    stopped the picture.
+    """
+
+    def on_step(step: int, steps: int) -> None:
+        check()
+
+    flight = pipeline.begin(spec, on_step)
+    while not flight.is_finished:
+        check()
+        for fault in pipeline.step([flight]):
+            if fault is not None:
+                raise fault
+    (made,) = pipeline.decode([flight])
+    if isinstance(made, Exception):
+        raise made
+    return made
+
+
+def prove(pipeline: Pipeline, spec: ImageSpec, check: Callable[[], None]) -> str:
+    """Draws the proof picture: what is wrong with it, in words, or nothing.
+
+    Proves nothing, and finds nothing, when ``check`` raises `Cancelled`.
+    """
+    try:
+        return fault_of(draw_alone(pipeline, spec, check), spec)
+    except Cancelled:
+        return ""
+    except SdqError as error:
+        return error.message or error.code
+    except Exception as error:  # noqa: BLE001 - a proof that ends badly is the answer
+        return f"{type(error).__name__}: {error}"
 
 
 def marker_file(home: Home) -> Path:

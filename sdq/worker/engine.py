@@ -22,7 +22,7 @@ from PIL.Image import Image
 
 from sdq.errors import Cancelled, ModelError, SdqError, ServerBusy
 from sdq.spec import ImageSpec
-from sdq.worker.canary import fault_of
+from sdq.worker.canary import prove
 from sdq.worker.flight import NoPicture, OnStep, Pipeline
 from sdq.worker.holding import Holding
 from sdq.worker.picture import MEMORY_HINT, DrawnImage, GivenBack, Order, is_suspicious
@@ -208,32 +208,11 @@ class Engine:
 
         What is in flight waits meanwhile.
         """
-        if self._canary is None:
-            return ""
-        try:
-            return fault_of(self._draw_alone(pipeline, self._canary), self._canary)
-        except Cancelled:
-            return ""
-        except SdqError as error:
-            return error.message or error.code
-        except Exception as error:  # noqa: BLE001 - a proof that ends badly is the answer
-            return f"{type(error).__name__}: {error}"
+        return prove(pipeline, self._canary, self._check_open) if self._canary else ""
 
-    def _draw_alone(self, pipeline: Pipeline, spec: ImageSpec) -> Image:
-        def on_step(step: int, steps: int) -> None:
-            if self._closing.is_set():
-                raise Cancelled("the worker is stopping")
-
-        flight = pipeline.begin(spec, on_step)
-        while not flight.is_finished:
-            on_step(flight.step, spec.num_inference_steps)
-            for fault in pipeline.step([flight]):
-                if fault is not None:
-                    raise fault
-        (made,) = pipeline.decode([flight])
-        if isinstance(made, Exception):
-            raise made
-        return made
+    def _check_open(self) -> None:
+        if self._closing.is_set():
+            raise Cancelled("the worker is stopping")
 
     def _break(self, fault: str) -> None:
         self.broken = fault
