@@ -1,0 +1,100 @@
+"""What a link means: a file of this computer, or an address of the web.
+
+::
+
+    builtin:shapes/unet/config.json         from an installed package of weights
+    file:///srv/models/unet/config.json     from this computer
+    https://example.org/model.safetensors   http:// too
+    hf://org/name@revision/path/to/file     the Hugging Face hub, or HF_ENDPOINT, with HF_TOKEN
+    https://drive.google.com/file/d/ID/…    a share link of Google Drive
+"""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from sdq.worker.fetch.faults import Unreachable
+from sdq.worker.fetch.paths import place
+
+BUILTIN_PACKAGES = {"shapes": ("sdq_shapes", "sdq-shapes", "./models/shapes")}
+"""By the name in a ``builtin:`` link: package, its distribution, its place in a checkout."""
+
+DRIVE_HOSTS = ("drive.google.com", "docs.google.com", "drive.usercontent.google.com")
+DRIVE_DOWNLOAD = "https://drive.usercontent.google.com/download"
+
+
+class Address(NamedTuple):
+    """Of the web. The token goes to the address' own host only."""
+
+    url: str
+    token: str = ""
+
+
+def resolve(link: str, environ: Mapping[str, str]) -> Path | Address:
+    """Where the file is. Raises `Unreachable` for a link that leads nowhere."""
+    scheme, _, rest = link.partition(":")
+    if scheme == "builtin":
+        return _builtin(rest)
+    if scheme == "file":
+        return _local(link)
+    if scheme == "hf":
+        return _of_the_hub(rest, environ)
+    if scheme in ("https", "http"):
+        return Address(_of_drive(link) or link)
+    raise Unreachable(f"links that begin with {scheme!r} are not known here")
+
+
+def _builtin(rest: str) -> Path:
+    name, _, relative = rest.partition("/")
+    known = BUILTIN_PACKAGES.get(name)
+    if known is None:
+        raise Unreachable(
+            f"there is no built-in model {name!r}, known are: {', '.join(BUILTIN_PACKAGES)}"
+        )
+    package, distribution, checkout = known
+    try:
+        folder = Path(importlib.import_module(package).folder())
+    except ImportError as error:
+        raise Unreachable(
+            f"the package {distribution} is not installed: `pip install {distribution}`, "
+            f"or `pip install {checkout}` in a checkout of sdq"
+        ) from error
+    return place(folder, relative)
+
+
+def _local(link: str) -> Path:
+    parts = urlsplit(link)
+    if parts.netloc not in ("", "localhost"):
+        raise Unreachable("a file:// link has three slashes: file:///path")
+    return Path(unquote(parts.path))
+
+
+def _of_the_hub(rest: str, environ: Mapping[str, str]) -> Address:
+    parts = rest.removeprefix("//").split("/", 2)
+    if len(parts) != 3 or not all(parts):
+        raise Unreachable("write hf://org/name@revision/file")
+    name, _, revision = parts[1].partition("@")
+    endpoint = environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    path = f"{quote(parts[0])}/{quote(name)}/resolve/{quote(revision or 'main', safe='')}"
+    token = environ.get("HF_TOKEN") or environ.get("HUGGING_FACE_HUB_TOKEN") or ""
+    return Address(f"{endpoint.rstrip('/')}/{path}/{quote(parts[2])}", token)
+
+
+def _of_drive(link: str) -> str:
+    """The address behind a share link, which itself leads to a page; empty for other links."""
+    parts = urlsplit(link)
+    if parts.hostname not in DRIVE_HOSTS or parts.path == "/download":
+        return ""
+    segments = parts.path.split("/")
+    query = parse_qs(parts.query)
+    file_id = query.get("id", [""])[0]
+    if "d" in segments[:-1]:
+        file_id = segments[segments.index("d") + 1]
+    if not file_id:
+        raise Unreachable("this link of Google Drive names no file (a folder cannot be fetched)")
+    wanted = {"id": file_id, "export": "download"}
+    if key := query.get("resourcekey"):
+        wanted["resourcekey"] = key[0]
+    return DRIVE_DOWNLOAD + "?" + "&".join(f"{k}={quote(v, safe='')}" for k, v in wanted.items())
