@@ -143,6 +143,7 @@ class Server:
         )
         self._own(lambda: reader.run(apply, parts.scheduler.take_back), "events")
         self._own(parts.scheduler.run, "dispatch")
+        self._own(lambda: parts.subscriptions.wishes.run(parts.dispatcher.show), "previews")
         self._own(lambda: parts.scheduler.watch(self._redis), "watch")
         housekeeping = Housekeeping(self._library, parts.table)
         self._own(lambda: housekeeping.run(self._end_silent_sessions), "housekeeping")

@@ -32,6 +32,7 @@ from sdq.protocol.messages import (
 )
 from sdq.protocol.stream import Stream
 from sdq.server.outboxes import Outboxes
+from sdq.server.queue.previews import MAX_BEHIND_BYTES
 from sdq.server.queue.subscriptions import Request
 
 log = logging.getLogger(__name__)
@@ -199,6 +200,11 @@ class Session:
         task = self._tasks.get(request_id)
         if task is not None:
             await asyncio.wait({task})
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether it has left so much unread that what can be left out should be."""
+        return self._stream.unread_bytes > MAX_BEHIND_BYTES
 
     def send(self, message: msgspec.Struct) -> None:
         """Sends a reply; a client that is gone just does not hear it."""

@@ -29,6 +29,8 @@ class MemoryDispatcher:
         self.stopped: list[str] = []
         self.flags: dict[str, int] = {}
         """By job: attempts up to this one stop, as the cancel flags in Redis."""
+        self.shown: list[str] = []
+        """Jobs of which previews were asked for, once for each time."""
         self.drained: list[str] = []
         self.is_away = False
         self.cut_after: int | None = None
@@ -52,6 +54,10 @@ class MemoryDispatcher:
     async def stop_earlier(self, jobs: Sequence[Job]) -> None:
         self._check()
         self._raise_flags({job.job_id: job.attempt - 1 for job in jobs})
+
+    async def show(self, job_ids: Sequence[str]) -> None:
+        self._check()
+        self.shown += job_ids
 
     async def drain(self, worker_id: str) -> None:
         self._check()
@@ -139,9 +145,9 @@ def begun(job: Job, worker_id: str = "worker-1") -> Begun:
     return Begun(job.job_id, job.attempt, worker_id)
 
 
-def stepped(job: Job, step: int, worker_id: str = "worker-1") -> Stepped:
+def stepped(job: Job, step: int, worker_id: str = "worker-1", *, preview: bytes = b"") -> Stepped:
     steps = job.spec.num_inference_steps
-    return Stepped(job.job_id, job.attempt, worker_id, step, steps)
+    return Stepped(job.job_id, job.attempt, worker_id, step, steps, preview)
 
 
 def drawn(job: Job, image: bytes, worker_id: str = "worker-1", draw_seconds: float = 0.5) -> Drawn:

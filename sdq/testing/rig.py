@@ -32,6 +32,7 @@ class ListeningPeer:
     """A client that keeps all it is told."""
 
     identity: str = "127.0.0.1"
+    is_behind: bool = False
     told: list[msgspec.Struct] = field(default_factory=list)
 
     def send(self, message: msgspec.Struct) -> None:
@@ -65,14 +66,20 @@ class Rig(Parts):
 
     async def generate(self, peer: ListeningPeer, message: Generate) -> Request:
         """Asks as a session does."""
-        request = Request(message.request_id, peer, remaining=message.count)
+        request = Request(
+            message.request_id, peer, remaining=message.count, wants_preview=message.preview
+        )
         await self.generation.generate(message, request)
         return request
 
-    async def attach(self, peer: ListeningPeer, *job_ids: str, request_id: int = 1) -> Request:
+    async def attach(
+        self, peer: ListeningPeer, *job_ids: str, request_id: int = 1, preview: bool = False
+    ) -> Request:
         """Waits for jobs as a session does."""
-        request = Request(request_id, peer, remaining=len(job_ids), is_attached=True)
-        await self.attachment.attach(Attach(request_id, job_ids), request)
+        request = Request(
+            request_id, peer, remaining=len(job_ids), is_attached=True, wants_preview=preview
+        )
+        await self.attachment.attach(Attach(request_id, job_ids, preview=preview), request)
         return request
 
     async def submit(

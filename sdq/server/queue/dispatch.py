@@ -15,10 +15,12 @@ from sdq.broker import (
     CANCEL_FLAG_SECONDS,
     DRAIN_FLAG_SECONDS,
     DRAW_TASK,
+    PREVIEW_FLAG_SECONDS,
     DrawTask,
     cancel_flag,
     drain_flag,
     make_app,
+    preview_flag,
     queue_of,
     to_argument,
 )
@@ -61,6 +63,12 @@ class Dispatcher(Protocol):
 
     async def stop_earlier(self, jobs: Sequence[Job]) -> None:
         """Asks workers to drop the attempts before these jobs' present ones. Raises `RedisGone`."""
+
+    async def show(self, job_ids: Sequence[str]) -> None:
+        """Asks workers for previews of these jobs, for the next `PREVIEW_FLAG_SECONDS`.
+
+        Raises `RedisGone`.
+        """
 
     async def drain(self, worker_id: str) -> None:
         """Asks a worker to finish what it has begun, hand the rest back and end.
@@ -111,6 +119,15 @@ class CeleryDispatcher:
             async with self._redis.pipeline(transaction=False) as pipe:
                 for flag, last in flags.items():
                     pipe.eval(_RAISE_FLAG, 1, flag, last, CANCEL_FLAG_SECONDS)
+                await pipe.execute()
+        except (RedisError, OSError) as error:
+            raise RedisGone(f"Redis does not answer: {error}") from error
+
+    async def show(self, job_ids: Sequence[str]) -> None:
+        try:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for job_id in job_ids:
+                    pipe.set(preview_flag(job_id), b"1", ex=PREVIEW_FLAG_SECONDS)
                 await pipe.execute()
         except (RedisError, OSError) as error:
             raise RedisGone(f"Redis does not answer: {error}") from error

@@ -29,6 +29,7 @@ from sdq.server.library.library import Library
 from sdq.server.queue.dispatch import Dispatcher, RedisGone
 from sdq.server.queue.job import Job
 from sdq.server.queue.jobs import JobTable
+from sdq.server.queue.previews import sound_preview
 from sdq.server.queue.roster import Roster
 from sdq.server.queue.speeds import News, Speeds
 from sdq.server.queue.subscriptions import Subscriptions
@@ -93,13 +94,20 @@ class Outcomes:
 
     def _stepped(self, event: Stepped) -> None:
         spec = self._news.stepped(event.job_id, event.attempt, event.step)
+        preview = sound_preview(event.preview)
+        if spec is None and preview:  # of a step that was told before
+            spec = self._news.spec_at(event.job_id, event.attempt, event.step)
         if spec is not None:
-            self._tell_running(event, spec, event.step)
+            self._tell_running(event, spec, event.step, preview)
 
-    def _tell_running(self, event: Begun | Stepped, spec: ImageSpec, step: int) -> None:
+    def _tell_running(
+        self, event: Begun | Stepped, spec: ImageSpec, step: int, preview: bytes = b""
+    ) -> None:
         eta_seconds = self._speeds.rest_seconds(event.worker_id, spec, step)
         for subscription in self._subscriptions.of(event.job_id):
-            subscription.progress(JobState.RUNNING, step=step, eta_seconds=eta_seconds)
+            subscription.progress(
+                JobState.RUNNING, step=step, eta_seconds=eta_seconds, preview=preview
+            )
 
     async def _begun(self, event: Begun) -> None:
         job = await self._present(event)
@@ -114,6 +122,7 @@ class Outcomes:
             return
         if moved:
             self._news.begun(moved)
+            self._subscriptions.wishes.given_out([job.job_id])
             self._tell_running(event, job.spec, 0)
 
     async def _present(self, event: WorkerEvent) -> Job | None:

@@ -197,6 +197,7 @@ class Scheduler:
         """Some may have arrived when Redis goes away: sent again they have a higher attempt."""
         ids = {job.job_id for job in jobs}
         self._sending |= ids
+        self._subscriptions.wishes.given_out(ids)
         try:
             await self._dispatcher.send(jobs)
         except RedisGone:

@@ -130,6 +130,13 @@ class News:
         self._workers[worker_id] = self._clock()
         self._workers.move_to_end(worker_id)
         while len(self._workers) > MAX_TALKERS:
+    def spec_at(self, job_id: str, attempt: int, step: int) -> ImageSpec | None:
+        """The picture, when this is the last step that we heard of, of the attempt we know of."""
+        word = self._words.get(job_id)
+        if word is None or word.attempt != attempt or step != self.steps[job_id]:
+            return None
+        return word.spec
+
             self._workers.popitem(last=False)
 
     def is_running(self, job_id: str) -> bool:

@@ -10,6 +10,7 @@ import msgspec
 from sdq.protocol.messages import Failure, Origin, Picture, Progress
 from sdq.protocol.states import JobState
 from sdq.server.queue.job import Job
+from sdq.server.queue.previews import PreviewWishes
 from sdq.spec import ImageSpec
 
 ETA_STEP_SECONDS = 5.0
@@ -21,6 +22,10 @@ class Peer(Protocol):
     @property
     def identity(self) -> str:
         """Who asks: the peer's address, as long as there are no tokens."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether it has left so much unread that what can be left out should be."""
 
     def send(self, message: msgspec.Struct) -> None:
         """Never waits, never raises: a peer that is gone just does not hear it."""
@@ -37,6 +42,7 @@ class Request:
     peer: Peer
     remaining: int
     is_attached: bool = False  # it waits for jobs that it does not want by itself
+    wants_preview: bool = False
     is_cancelled: bool = False  # nothing more may be said
     waiting: dict[int, "Subscription"] = field(default_factory=dict)  # by picture index
     taken_back: tuple[int, int] = (0, 0)  # stopped, kept: of jobs committed when it had ended
@@ -107,11 +113,17 @@ class Subscription:
         ahead: int | None = None,
         note: str = "",
         eta_seconds: float | None = None,
+        preview: bytes = b"",
     ) -> None:
-        """Tells what is new. A time that only passes is told every few seconds."""
+        """Tells what is new. A time that only passes is told every few seconds.
+
+        ``preview`` goes to those alone who asked for it, and have read what came before.
+        """
         about = None if eta_seconds is None else round(eta_seconds / ETA_STEP_SECONDS)
         news = (state, step, ahead, note, about)
-        if news == self.told:
+        if not self.request.wants_preview or self.request.peer.is_behind:
+            preview = b""
+        if news == self.told and not preview:
             return
         self.told = news
         self.request.peer.send(
@@ -125,6 +137,7 @@ class Subscription:
                 ahead=ahead,
                 note=note,
                 eta_seconds=eta_seconds,
+                preview=preview,
             )
         )
 
@@ -134,6 +147,8 @@ class Subscriptions:
 
     def __init__(self) -> None:
         self._by_job: dict[str, list[Subscription]] = defaultdict(list)
+        self.wishes = PreviewWishes()
+        """Which of these jobs somebody wants to see while they are drawn."""
 
     def __len__(self) -> int:
         return sum(len(subscriptions) for subscriptions in self._by_job.values())
@@ -143,6 +158,10 @@ class Subscriptions:
         subscription = Subscription(request, index, job.job_id, origin, steps, job.keep)
         request.waiting[index] = subscription
         self._by_job[job.job_id].append(subscription)
+        if request.wants_preview:
+            self.wishes.add(job.job_id)
+            if job.state is not JobState.QUEUED:
+                self.wishes.given_out([job.job_id])
         return subscription
 
     def job_ids(self, limit: int) -> list[str]:
@@ -166,12 +185,15 @@ class Subscriptions:
         others = self._by_job.get(subscription.job_id, [])
         if subscription in others:
             others.remove(subscription)
+            if subscription.request.wants_preview:
+                self.wishes.drop(subscription.job_id)
         if not others:
             self._by_job.pop(subscription.job_id, None)
 
     def deliver(self, job: Job, image: bytes, draw_seconds: float) -> int:
         """Sends a picture to all who wait for it; how many they were."""
         subscriptions = self._by_job.pop(job.job_id, [])
+        self.wishes.end(job.job_id)
         for waiting in subscriptions:
             waiting.request.give(
                 waiting.index, job.key, job.spec, waiting.origin, image, draw_seconds

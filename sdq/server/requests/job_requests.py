@@ -30,7 +30,12 @@ class JobRequests:
     async def wait(self, message: Generate | Attach, session: Session) -> None:
         """Begins a request that ends with its last picture, perhaps long after this returned."""
         if isinstance(message, Generate):
-            request = Request(message.request_id, session, remaining=message.count)
+            request = Request(
+                message.request_id,
+                session,
+                remaining=message.count,
+                wants_preview=message.preview,
+            )
             session.requests[message.request_id] = request
             await self._parts.generation.generate(message, request)
         else:
@@ -39,6 +44,7 @@ class JobRequests:
                 session,
                 remaining=len(message.job_ids),
                 is_attached=not message.resumes,
+                wants_preview=message.preview,
             )
             session.requests[message.request_id] = request
             await self._parts.attachment.attach(message, request)
