@@ -43,13 +43,16 @@ def workers(server: options.Server = None, as_json: options.Json = False) -> Non
 
 
 def print_workers(online: "Sequence[WorkerStatus]", indent: str = "") -> None:
-    """The table; why a worker stops or is broken stands in a column of its own, if one does."""
+    """The table. There only if they say something: which models are in memory, when a worker has
+    several, and the column for why one stops or is broken."""
+    has_several = any(len(worker.models) > 1 for worker in online)
     has_notes = any(worker.note for worker in online)
-    titles = [indent + _TITLES[0], *_TITLES[1:], *(["NOTE"] if has_notes else [])]
+    titles = [indent + _TITLES[0], *_TITLES[1:]]
+    titles += ["IN MEMORY"] * has_several + ["NOTE"] * has_notes
     rows = []
     for worker in online:
         speed = worker.seconds_per_step
-        row = (
+        row = [
             indent + worker.worker_id,
             worker.host,
             worker.device,
@@ -58,8 +61,9 @@ def print_workers(online: "Sequence[WorkerStatus]", indent: str = "") -> None:
             "-" if speed is None else f"{speed * 1000:.0f} ms",
             f"{as_duration(worker.seen_seconds_ago)} ago",
             " ".join(worker.models),
-        )
-        rows.append((*row, worker.note) if has_notes else row)
+        ]
+        row += [" ".join(worker.loaded) or "-"] * has_several + [worker.note] * has_notes
+        rows.append(row)
     print_table(titles, rows)
 
 

@@ -218,7 +218,8 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     active: int
     seconds_per_step: float | None
     seen_seconds_ago: float
-    note: str = ""  # why it is stopping or broken
+    note: str = ""  # why it is stopping or broken, or cannot draw with one of its models
+    loaded: tuple[str, ...] = ()  # of the models, those in memory
 
 
 class Status(BaseMessage, frozen=True):

@@ -123,12 +123,15 @@ def heartbeat(
     seconds_per_step: float | None = None,
     note: str = "",
     at_once: int = 1,
+    others: Sequence[ModelManifest] = (),
+    loaded: Sequence[str] | None = None,
 ) -> Heartbeat:
-    """A worker that holds one model."""
+    """A worker that holds a model and perhaps ``others``; in memory is the first, if not said."""
+    held = [manifest, *others]
     return Heartbeat(
         worker_id=worker_id,
         host="gpu-box",
-        models=(HeldModel(manifest.model_id, manifest.fingerprint),),
+        models=tuple(HeldModel(found.model_id, found.fingerprint) for found in held),
         device="cpu",
         state=state,
         active=tuple(active),
@@ -138,6 +141,7 @@ def heartbeat(
         sent_at=sent_at,
         note=note,
         at_once=at_once,
+        loaded=(manifest.model_id,) if loaded is None else tuple(loaded),
     )
 
 

@@ -267,6 +267,7 @@ class Worker:
             versions=self._identity.versions,
             sent_at=time.time(),
             note=note,
+            loaded=self._engine.loaded,
         )
 
 

@@ -143,7 +143,9 @@ class Outcomes:
             if event.attempt == job.attempt:
                 await self.failed(job, f"worker {event.worker_id} sent {flaw}")
             return
-        self._speeds.learn(event.worker_id, job.spec, event.draw_seconds)
+        beat = self._roster.get(event.worker_id)
+        share = self._news.share_of(job.spec.model, beat.loaded if beat else ())
+        self._speeds.learn(event.worker_id, job.spec, event.draw_seconds, model_share=share)
         try:
             if not await self._succeed(job, event):
                 return  # it was cancelled meanwhile: nobody may be given it

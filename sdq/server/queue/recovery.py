@@ -49,7 +49,8 @@ PATIENCE_STEPS = 30
 """So many steps of the measured time without a step: a busy machine is slower, but not that."""
 
 UNMEASURED_PATIENCE_SECONDS = 600.0
-"""Before a worker's first picture: a large model on a slow device, the first time."""
+"""Before a worker's first picture, and while a model comes into memory: a large one on a slow
+device, the first time."""
 
 MISSING_SECONDS = 3.0
 """More than a heartbeat: a task that is just being taken is in no queue and in no hand."""
@@ -208,9 +209,12 @@ class Recovery:
         return Verdict.TAKE_BACK if was_flushed else Verdict.DIED
 
     def patience_seconds(self, beat: Heartbeat, job: Job) -> float:
-        """How long a worker may draw at a job without a step. From its measured step time."""
+        """How long a worker may draw at a job without a step. From its measured step time.
+
+        One whose model is not in memory waits for another model's pictures, then for its own.
+        """
         step_seconds = self._speeds.step_seconds(beat.worker_id, job.spec)
-        if step_seconds is None:
+        if step_seconds is None or job.spec.model not in beat.loaded:
             return UNMEASURED_PATIENCE_SECONDS
         return PATIENCE_SECONDS + PATIENCE_STEPS * step_seconds
 

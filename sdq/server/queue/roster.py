@@ -7,7 +7,7 @@ from typing import cast
 import msgspec
 from redis.asyncio import Redis
 
-from sdq.broker import WORKERS_SET, Heartbeat, heartbeat_key, read_heartbeat
+from sdq.broker import WORKERS_SET, Heartbeat, HeldModel, heartbeat_key, read_heartbeat
 from sdq.errors import ProtocolError
 from sdq.protocol.messages import WorkerStatus
 
@@ -43,11 +43,11 @@ class Roster:
         return self.update(_readable(raw for raw in raw_beats if raw is not None))
 
     def update(self, beats: Iterable[Heartbeat]) -> bool:
-        """Takes the heartbeats of now; whether somebody came, left or became ready."""
+        """Takes the heartbeats of now; whether anybody serves more or fewer models than before."""
         fresh = {beat.worker_id: beat for beat in beats}
         now = self._clock()
-        before = {worker: beat.state in SERVING_STATES for worker, beat in self._beats.items()}
-        after = {worker: beat.state in SERVING_STATES for worker, beat in fresh.items()}
+        before = {worker: _served(beat) for worker, beat in self._beats.items()}
+        after = {worker: _served(beat) for worker, beat in fresh.items()}
         for worker, beat in fresh.items():
             old = self._beats.get(worker)
             if old is None or old.sent_at != beat.sent_at:
@@ -105,7 +105,11 @@ class Roster:
         ]
 
     def window(self, model_id: str, fingerprint: str) -> int:
-        """Jobs of a model that keep its ready workers busy: what they take, and one more each."""
+        """Jobs of a model that keep its ready workers busy: what they take, and one more each.
+
+        A worker of several models counts whole for each of them: it takes what its hands are
+        free for, and what it leaves lies in the queue, where anybody else may take it.
+        """
         return sum(
             min(beat.concurrency, MAX_HANDS) + 1 for beat in self.ready(model_id, fingerprint)
         )
@@ -121,6 +125,8 @@ class Roster:
             return f"the model is loading on {loading[0].host}"
         if leaving := self._all_holders(model_id, fingerprint):
             return _why_leaving(model_id, leaving)
+        if failing := [beat.worker_id for beat in self.beats() if model_id in beat.failing]:
+            return f"worker {failing[0]} cannot load {model_id!r}; `sdq workers` says why"
         if any(model.model_id == model_id for beat in self.beats() for model in beat.models):
             return f"the workers online hold another version of {model_id!r}"
         return f"no worker online holds {model_id!r}"
@@ -145,9 +151,15 @@ class Roster:
                 seconds_per_step=beat.seconds_per_step,
                 seen_seconds_ago=round(self.heard_seconds_ago(beat.worker_id), 1),
                 note=beat.note,
+                loaded=beat.loaded,
             )
             for beat in self._beats.values()
         )
+
+
+def _served(beat: Heartbeat) -> frozenset[HeldModel]:
+    """The models that it takes jobs of."""
+    return frozenset(beat.models) if beat.state in SERVING_STATES else frozenset()
 
 
 def _why_leaving(model_id: str, leaving: Iterable[Heartbeat]) -> str:

@@ -46,12 +46,17 @@ class Speeds:
         self._roster = roster
         self._means: OrderedDict[tuple[str, str], _Mean] = OrderedDict()
 
-    def learn(self, worker_id: str, spec: ImageSpec, draw_seconds: float) -> None:
-        """A picture was drawn in so many seconds, beside what else the worker has in hand."""
+    def learn(
+        self, worker_id: str, spec: ImageSpec, draw_seconds: float, *, model_share: float = 1.0
+    ) -> None:
+        """A picture was drawn in so many seconds, beside what else the worker has in hand.
+
+        ``model_share``: the part of that which is drawn with the same model.
+        """
         step_seconds = draw_seconds / _work(spec)
         beat = self._roster.get(worker_id)
-        together = 1 if beat is None else min(beat.at_once, len(beat.active))
-        share_seconds = draw_seconds / max(1, together)
+        together = 1.0 if beat is None else min(beat.at_once, len(beat.active) * model_share)
+        share_seconds = draw_seconds / max(1.0, together)
         name = (worker_id, spec.model)
         mean = self._means.get(name)
         if mean is None:
@@ -125,11 +130,6 @@ class News:
         self.steps[job_id] = step
         return word.spec
 
-    def heard(self, worker_id: str) -> None:
-        """A worker said something about any job."""
-        self._workers[worker_id] = self._clock()
-        self._workers.move_to_end(worker_id)
-        while len(self._workers) > MAX_TALKERS:
     def spec_at(self, job_id: str, attempt: int, step: int) -> ImageSpec | None:
         """The picture, when this is the last step that we heard of, of the attempt we know of."""
         word = self._words.get(job_id)
@@ -137,11 +137,23 @@ class News:
             return None
         return word.spec
 
+    def heard(self, worker_id: str) -> None:
+        """A worker said something about any job."""
+        self._workers[worker_id] = self._clock()
+        self._workers.move_to_end(worker_id)
+        while len(self._workers) > MAX_TALKERS:
             self._workers.popitem(last=False)
 
     def is_running(self, job_id: str) -> bool:
         """Whether we heard that it was begun."""
         return job_id in self._words
+
+    def share_of(self, model_id: str, among: Collection[str]) -> float:
+        """Of the jobs under way with these models, the part that is drawn with this one."""
+        if len(among) <= 1:
+            return 1.0
+        models = [word.spec.model for word in self._words.values() if word.spec.model in among]
+        return models.count(model_id) / len(models) if model_id in models else 1.0
 
     def silent_seconds(self, job: Job) -> float:
         """Since this attempt made a step; a job that is new to us begins now."""

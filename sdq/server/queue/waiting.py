@@ -29,6 +29,7 @@ MAX_PLACES = 5_000
 MAX_PEOPLE = 1_000
 MAX_GIVEN = 2_000
 _SHORTEST_SECONDS = 0.001
+_NOT_IN_MEMORY = "the model is not in memory on any worker; it is loaded when its turn comes"
 _Ask = Callable[[str, ImageSpec], float | None]
 
 
@@ -56,6 +57,12 @@ class _Model:
     given: int  # dispatched, not begun
     nobody: str  # why nobody takes its jobs, in words
     ready: Sequence[Heartbeat]
+    loaded: Sequence[Heartbeat]  # of the ready ones, those that have it in memory
+
+    @property
+    def drawers(self) -> Sequence[Heartbeat]:
+        """Who will draw its jobs, as far as we know now."""
+        return self.loaded or self.ready
 
 
 class Waiting:
@@ -82,7 +89,9 @@ class Waiting:
         in the line of whoever asked for the job first: an upper bound where others asked too.
 
         ``eta_seconds``: the pictures ahead as those drawn of late, over all ready workers that
-        hold the model, and then its own; for one that is being drawn, its remaining steps.
+        have the model in memory, and then its own; for one that is being drawn, its remaining
+        steps. ``None`` while no worker has the model in memory: when others make room for it
+        depends on who asks for those.
 
         Raises `StackError` when the database does not answer. Safe to cancel.
         """
@@ -115,12 +124,14 @@ class Waiting:
         if not given and not queued:
             return whys
         counts = await self._table.counts_of(model_id)
+        ready = self._roster.ready(model_id, fingerprint)
         model = _Model(
             model_id,
             counts[JobState.RUNNING],
             counts[JobState.DISPATCHED],
             self._roster.why_nobody(model_id, fingerprint),
-            self._roster.ready(model_id, fingerprint),
+            ready,
+            [beat for beat in ready if model_id in beat.loaded],
         )
         places = await self._places_of_given(model) if given else {}
         places |= await self._places_of_queued(model, queued) if queued else {}
@@ -133,11 +144,15 @@ class Waiting:
         return whys
 
     def _why(self, model: _Model, job: Job, place: _Place) -> Why:
-        hands = sum(beat.at_once for beat in model.ready)
+        hands = sum(beat.at_once for beat in model.drawers)
         ahead = max(0, place.before - max(0, hands - 1))
+        queue = f"{ahead} ahead" if ahead else ""
         if place.is_deep:
-            return Why(None, None, model.nobody or f"more than {ahead} ahead")
-        note = model.nobody or (f"{ahead} ahead" if ahead else "")
+            queue = f"more than {ahead} ahead"
+        memory = "" if model.loaded else _NOT_IN_MEMORY
+        note = model.nobody or "; ".join(filter(None, (queue, memory)))
+        if place.is_deep:
+            return Why(None, None, note)
         return Why(ahead, self._eta_seconds(model, job, ahead), note)
 
     # ------------------------------------------------------------ how many
@@ -190,12 +205,12 @@ class Waiting:
         if not usual or not own:
             return None
         # Workers that nobody has measured count like the others.
-        rate = len(model.ready) / len(usual) * sum(1 / seconds for seconds in usual.values())
+        rate = len(model.loaded) / len(usual) * sum(1 / seconds for seconds in usual.values())
         return round(ahead / rate + sum(own.values()) / len(own), 1)
 
     def _known(self, model: _Model, job: Job, ask: _Ask) -> Mapping[str, float]:
-        """By worker, of those that take jobs of the model and whose speed is known."""
-        asked = {beat.worker_id: ask(beat.worker_id, job.spec) for beat in model.ready}
+        """By worker, of those that have the model in memory and whose speed is known."""
+        asked = {beat.worker_id: ask(beat.worker_id, job.spec) for beat in model.loaded}
         return {
             worker: max(_SHORTEST_SECONDS, seconds)
             for worker, seconds in asked.items()

@@ -59,6 +59,7 @@ async def test_the_table(sdq: Sdq) -> None:
     titles, row = outcome.lines
     assert titles.split()[:4] == ["NAME", "HOST", "DEVICE", "STATE"]
     assert "NOTE" not in titles
+    assert "IN MEMORY" not in titles
     assert row.split()[:6] == ["w1", "gpu-box", "cuda:0", "drawing", "2", "12"]
     assert json.loads(records.stdout)["worker_id"] == "w1"
 
@@ -70,6 +71,28 @@ async def test_a_broken_worker_says_why(sdq: Sdq) -> None:
     assert outcome.lines[0].endswith("NOTE")
     assert "broken\\x1b[31m canary" in outcome.lines[1]
     assert "broken\\x1b[31m canary" in status.lines[-1]
+
+
+async def test_which_of_several_models_are_in_memory(sdq: Sdq) -> None:
+    both = msgspec.structs.replace(WORKER, models=("sdxl", "shapes"), loaded=("shapes",))
+    none = msgspec.structs.replace(both, worker_id="w2", loaded=())
+    workers = (both, none, msgspec.structs.replace(WORKER, worker_id="w3", loaded=("shapes",)))
+
+    async def handle(peer: ScriptedPeer, message: ClientMessage) -> None:
+        if isinstance(message, GetStatus):
+            peer.send(
+                msgspec.structs.replace(STATUS, request_id=message.request_id, workers=workers)
+            )
+
+    async with ScriptedServer(handle) as server:
+        outcome = await sdq("workers", server=server.address)
+        records = await sdq("workers", "--json", server=server.address)
+    titles, *rows = outcome.lines
+    models, memory = titles.index("MODELS"), titles.index("IN MEMORY")
+    assert [row[models:memory].strip() for row in rows] == ["sdxl shapes", "sdxl shapes", "shapes"]
+    assert [row[memory:].strip() for row in rows] == ["shapes", "-", "shapes"]
+    found = [json.loads(line)["loaded"] for line in records.lines]
+    assert found == [["shapes"], [], ["shapes"]]
 
 
 async def test_none_online(sdq: Sdq) -> None:

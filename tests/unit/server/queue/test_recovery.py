@@ -289,6 +289,25 @@ async def test_before_any_measurement_an_engine_has_ten_minutes(rig: Rig):
     assert await pass_seconds(rig, 10, job)
 
 
+async def test_a_job_whose_model_comes_into_memory_has_ten_minutes_too(rig: Rig):
+    job = await taken(rig)
+    rig.speeds.learn("first", job.spec, 0.1)
+    beat(rig, first=(job.job_id,))
+    assert not await rig.recovery.look()
+
+    async def look_after(seconds: float) -> bool:
+        rig.clock.now += seconds
+        manifest = rig.catalog.manifest(None)
+        active = (job.job_id,)
+        now = heartbeat(manifest, "first", active=active, loaded=(), sent_at=rig.clock.now)
+        rig.roster.update([now])
+        return await rig.recovery.look()
+
+    assert not await look_after(UNMEASURED_PATIENCE_SECONDS - 5)
+    assert await look_after(10)
+    assert await state_of(rig, job) is JobState.QUEUED
+
+
 async def test_an_engine_that_hangs_at_one_picture_each_time_fails_it(rig: Rig):
     peer = ListeningPeer()
     job = await drawing(rig, peer)

@@ -1,5 +1,6 @@
 """Who is online, and the reason in words why a job waits."""
 
+import msgspec
 import pytest
 
 from sdq.broker import WORKERS_SET
@@ -11,6 +12,7 @@ from sdq.testing.rig import Clock
 
 SHAPES = Catalog.load().manifest("shapes")
 PRINT = SHAPES.fingerprint
+OTHER = msgspec.structs.replace(SHAPES, model_id="other")
 
 
 def test_the_window_counts_ready_holders_of_exactly_these_weights():
@@ -63,6 +65,33 @@ def test_a_change_is_somebody_coming_leaving_or_becoming_ready():
     assert roster.update([heartbeat(SHAPES, "a", sent_at=2)])
     assert not roster.update([heartbeat(SHAPES, "a", state="drawing", sent_at=3)])
     assert roster.update([])
+
+
+def test_a_worker_that_serves_other_models_than_before_is_a_change():
+    roster = Roster(Clock())
+    both = heartbeat(SHAPES, "a", others=[OTHER])
+    roster.update([both])
+    assert not roster.update([msgspec.structs.replace(both, loaded=("other",))])
+    fewer = heartbeat(SHAPES, "a")
+    assert roster.update([msgspec.structs.replace(fewer, failing=("other",))])
+    assert roster.update([both])
+
+
+def test_a_worker_of_several_models_has_a_window_for_each():
+    roster = Roster(Clock())
+    roster.update([heartbeat(SHAPES, "a", others=[OTHER], concurrency=3)])
+    assert roster.window("shapes", PRINT) == roster.window("other", PRINT) == 4
+    (status,) = roster.statuses()
+    assert (status.models, status.loaded) == (("shapes", "other"), ("shapes",))
+
+
+def test_a_model_that_cannot_be_loaded_is_named_as_the_reason():
+    roster = Roster(Clock())
+    beat = heartbeat(SHAPES, "a", note="other: out of memory")
+    roster.update([msgspec.structs.replace(beat, failing=("other",))])
+    assert roster.window("other", PRINT) == 0
+    why = roster.why_nobody("other", PRINT)
+    assert why == "worker a cannot load 'other'; `sdq workers` says why"
 
 
 def test_age_counts_from_the_last_new_heartbeat():

@@ -56,6 +56,21 @@ def test_a_picture_drawn_with_others_took_its_share_of_the_workers_time():
     assert speeds.draw_seconds("a", SMALL) == pytest.approx(10.0)
 
 
+def test_a_picture_drawn_beside_another_models_took_more_of_the_workers_time():
+    roster, news = Roster(Clock()), News(clock=Clock())
+    speeds = Speeds(roster)
+    active = ("j1", "j2", "j3", "j4")
+    roster.update([heartbeat(SHAPES, "a", active=active, at_once=4)])
+    for number, model_id in enumerate(["shapes", "other", "other", "other", "third"]):
+        spec = msgspec.structs.replace(SMALL, model=model_id)
+        news.begun(msgspec.structs.replace(job(), job_id=f"j{number}", spec=spec))
+    share = news.share_of("shapes", ("shapes", "other"))
+    assert (share, news.share_of("shapes", ("shapes",))) == (0.25, 1.0)
+    assert news.share_of("unheard", ("unheard", "other")) == 1.0
+    speeds.learn("a", SMALL, 10.0, model_share=share)
+    assert speeds.usual_seconds("a", SMALL) == pytest.approx(10.0)
+
+
 def test_newer_pictures_count_more_and_one_odd_one_does_not_decide():
     speeds = Speeds(Roster(Clock()))
     speeds.learn("a", SMALL, 10.0)

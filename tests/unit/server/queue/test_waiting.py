@@ -173,6 +173,21 @@ async def test_when_nobody_takes_it_the_reason_is_said_and_no_time(rig: Rig, sta
     assert await why(rig, jobs[1]) == Why(1, None, note)
 
 
+async def test_of_a_model_that_is_in_nobodys_memory_no_time_is_promised(rig: Rig):
+    jobs = await ask(rig, (1, "me"), (2, "me"))
+    rig.speeds.learn("gpu-1", jobs[0].spec, 10.0)
+    rig.clock.now += 1
+    manifest = rig.catalog.manifest(None)
+    beat = heartbeat(manifest, "gpu-1", loaded=("other",), sent_at=rig.clock.now)
+    rig.roster.update([beat])
+    waits = "the model is not in memory on any worker; it is loaded when its turn comes"
+    assert await why(rig, jobs[0]) == Why(0, None, waits)
+    assert await why(rig, jobs[1]) == Why(1, None, f"1 ahead; {waits}")
+    rig.roster.update([beat, heartbeat(manifest, "gpu-2", sent_at=rig.clock.now)])
+    rig.speeds.learn("gpu-2", jobs[0].spec, 2.0)
+    assert await why(rig, jobs[1]) == Why(1, pytest.approx(4.0), "1 ahead")
+
+
 async def test_so_far_back_nobody_counts(rig: Rig):
     jobs = await ask(rig, *((n, "me") for n in range(MAX_DEPTH + 2)))
     assert (await why(rig, jobs[MAX_DEPTH - 1])).ahead == MAX_DEPTH - 1
