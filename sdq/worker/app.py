@@ -88,7 +88,12 @@ def serve(
 ) -> int:
     """Runs a worker with the pipeline that ``load`` gives; `run` without the checks."""
     logs.configure()
-    identity = Identity(config.worker_id, config.model, device, versions or installed_versions())
+    identity = Identity(
+        config.worker_id,
+        tuple(installed.manifest for installed in config.models),
+        device,
+        versions or installed_versions(),
+    )
     return Worker(home, config, load, identity, concurrency, drain_seconds).run()
 
 

@@ -15,24 +15,14 @@ class Identity(msgspec.Struct, frozen=True):
     """What goes into events and files about this worker."""
 
     worker_id: str
-    manifest: ModelManifest
+    manifests: tuple[ModelManifest, ...]  # of the models that it draws with
     device: str
     versions: dict[str, str]
 
-    @property
-    def model_hash(self) -> str:
-        """First 10 hexadecimal digits of the largest weights file's SHA-256.
-
-        A1111 hashes its one checkpoint; the largest file (the UNet) comes nearest to that.
-        """
-        files = [f for f in self.manifest.files if f.path.endswith(".safetensors")]
-        largest = max(files or self.manifest.files, key=lambda file: file.size_bytes or 0)
-        return largest.sha256[:10]
-
     def check(self, task: DrawTask) -> None:
-        """Raises `GivenBack` when the job asks for files that are not held here, `InvalidSpec`
-        for a picture that the model cannot draw."""
-        manifest, spec = self.manifest, task.spec
+        """Raises `GivenBack` when the job asks for a model, or for files, that are not held here,
+        `InvalidSpec` for a picture that the model cannot draw."""
+        manifest, spec = self._manifest_of(task), task.spec
         if task.fingerprint != manifest.fingerprint:
             raise GivenBack(
                 f"this worker holds {manifest.model_id} with other files than the job asks for",
@@ -53,7 +43,7 @@ class Identity(msgspec.Struct, frozen=True):
             raise InvalidSpec(f"{manifest.model_id} takes at most {limits.max_steps} steps")
 
     def png(self, task: DrawTask, drawn: DrawnImage) -> bytes:
-        """The picture as a file that says what it is and who drew it.
+        """The picture as a file that says what it is and who drew it; the model is held here.
 
         Raises `GenerationFailed` when it is larger than `MAX_IMAGE_BYTES`.
         """
@@ -61,7 +51,7 @@ class Identity(msgspec.Struct, frozen=True):
             spec=task.spec,
             key=task.key,
             fingerprint=task.fingerprint,
-            model_hash=self.model_hash,
+            model_hash=model_hash(self._manifest_of(task)),
             device=self.device,
             versions=self.versions,
         )
@@ -72,3 +62,19 @@ class Identity(msgspec.Struct, frozen=True):
                 hint="ask for a smaller picture",
             )
         return data
+
+    def _manifest_of(self, task: DrawTask) -> ModelManifest:
+        for manifest in self.manifests:
+            if manifest.model_id == task.spec.model:
+                return manifest
+        raise GivenBack(f"this worker does not hold the model {task.spec.model!r}")
+
+
+def model_hash(manifest: ModelManifest) -> str:
+    """First 10 hexadecimal digits of the largest weights file's SHA-256.
+
+    A1111 hashes its one checkpoint; the largest file (the UNet) comes nearest to that.
+    """
+    files = [file for file in manifest.files if file.path.endswith(".safetensors")]
+    largest = max(files or manifest.files, key=lambda file: file.size_bytes or 0)
+    return largest.sha256[:10]

@@ -39,7 +39,7 @@ class Bench:
         self.engine = Engine([held(self.pipeline, canary_spec(manifest))])
         self.engine.start()
         self.changes = 0
-        identity = Identity("worker", manifest, "fake", VERSIONS)
+        identity = Identity("worker", (manifest,), "fake", VERSIONS)
         self.runner = JobRunner(
             self.engine, Delivery(client), identity, on_change=self._count_change
         )
@@ -159,7 +159,7 @@ def test_a_full_inbox_gives_the_job_back(
     assert bench.engine.close()
     bench.engine = Engine([held(bench.pipeline)], max_waiting=1)  # never started
     bench.engine.submit(spec, on_step=lambda *_: None, is_cancelled=lambda: False)
-    identity = Identity("worker", manifest, "fake", VERSIONS)
+    identity = Identity("worker", (manifest,), "fake", VERSIONS)
     bench.runner = JobRunner(bench.engine, Delivery(client), identity)
     (returned,) = bench.run(bench.task(spec))
     assert isinstance(returned, Returned)
@@ -198,7 +198,7 @@ def test_what_the_model_cannot_draw_is_refused(
 def test_too_many_steps(bench: Bench, spec: ImageSpec) -> None:
     limits = msgspec.structs.replace(bench.manifest.limits, max_steps=3)
     bench.manifest = msgspec.structs.replace(bench.manifest, limits=limits)
-    identity = Identity("worker", bench.manifest, "fake", VERSIONS)
+    identity = Identity("worker", (bench.manifest,), "fake", VERSIONS)
     bench.runner = JobRunner(bench.engine, Delivery(bench.client), identity)
     (broke,) = bench.run(bench.task(spec))
     assert isinstance(broke, Broke)
@@ -352,7 +352,7 @@ def test_what_could_not_be_told_while_leaving_is_counted(
     bench: Bench, spec: ImageSpec, wait_for: Wait, free_port: int
 ) -> None:
     with connect(f"redis://127.0.0.1:{free_port}/0") as nobody:
-        identity = Identity("worker", bench.manifest, "fake", VERSIONS)
+        identity = Identity("worker", (bench.manifest,), "fake", VERSIONS)
         delivery = Delivery(nobody, away_patience_seconds=0.0)
         bench.runner = JobRunner(bench.engine, delivery, identity)
         bench.run(bench.task(spec))
