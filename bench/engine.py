@@ -4,117 +4,52 @@
 the best size; (c) sdq's engine, handed everything at once. Once with equal steps, once with
 mixed ones, which a static batch cannot hold: it takes the oldest picture and, of those beside
 it in a window as large as the engine's hand, those with as many steps. Rounds of a, b and c in
-turn, so that the machine's drift cancels. At last the engine's own share of a step.
+turn, so that the machine's drift cancels. Then the engine at each size of the active set, and
+its own share of a step.
 
-    python bench/engine.py [--pictures 24] [--rounds 3] [--threads 0]
-        [--bare-layout contiguous] [--at-once 0]
+    python bench/engine.py [--pictures 24] [--rounds 3] [--threads 0] [--at-once 0]
+        [--active-sets 1,2,4,8,16] [--json FILE]
+    python bench/engine.py --model sd1 --device cuda [--dtype float16] [--compile]
+        [--steps 20] [--no-mixed]
+
+``--model sd1`` and ``sdxl`` are the real architectures with random weights, built on first use
+(2.1 and 6.9 GB below .cache/full-size); they need a GPU, or hours.
 """
 
 import argparse
-import gc
+import json
 import os
 import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from drawing import (
+    Model,
+    by_engine,
+    call,
+    engine_of,
+    folder_of,
+    in_batches,
+    load_bare,
+    load_ours,
+    model_of,
+    one_by_one,
+    rate,
+    specs_of,
+)
 from measure import machine, spread
-from sdq_shapes import folder
-
-from sdq.spec import ImageSpec
 
 EQUAL_STEPS = 20
-MIXED_STEPS = (10, 14, 18, 22, 26, 30)  # 20 on average too
+MIXED_SHARES = (0.5, 0.7, 0.9, 1.1, 1.3, 1.5)  # of the equal steps: as many on average
 BATCHES = (2, 4, 8, 16)
 OWN_SHARE_PICTURES = 6
 
 
-def specs_of(steps: Sequence[int], seed: int) -> list[ImageSpec]:
-    colours, shapes = ("red", "green", "blue", "yellow"), ("circle", "square", "triangle")
-    return [
-        ImageSpec(
-            prompt=f"a {colours[n % 4]} {shapes[n % 3]} on a white background",
-            negative_prompt="",
-            model="shapes",
-            width=128,
-            height=128,
-            num_inference_steps=count,
-            guidance_scale=4.0,
-            scheduler="ddim",
-            seed=seed + n,
-        )
-        for n, count in enumerate(steps)
-    ]
-
-
-def load(threads: int, layout: str = "contiguous") -> tuple[Any, Any]:
-    """The model bare as diffusers loads it, and as a worker loads it."""
-    from sdq.worker import devices, pipelines
-
-    device = devices.choose("cpu")
-    import torch
-    from diffusers import DiffusionPipeline
-
-    if threads:
-        torch.set_num_threads(threads)
-    pipelines.silence()
-    bare, ours = (
-        DiffusionPipeline.from_pretrained(str(folder()), dtype=torch.float32) for _ in range(2)
-    )
-    for pipeline in (bare, ours):
-        pipeline.set_progress_bar_config(disable=True)
-    if layout == "channels_last":
-        bare = pipelines.channels_last(bare, device)
-    return bare, (pipelines.channels_last(ours, device), device)
-
-
-def call(pipeline: Any, specs: Sequence[ImageSpec]) -> None:
-    import torch
-
-    first = specs[0]
-    pipeline(
-        [spec.prompt for spec in specs],
-        num_inference_steps=first.num_inference_steps,
-        guidance_scale=first.guidance_scale,
-        width=first.width,
-        height=first.height,
-        generator=[torch.Generator("cpu").manual_seed(spec.seed) for spec in specs],
-    )
-
-
-def one_by_one(pipeline: Any, specs: Sequence[ImageSpec]) -> None:
-    for spec in specs:
-        call(pipeline, [spec])
-
-
-def in_batches(pipeline: Any, specs: Sequence[ImageSpec], size: int, window: int) -> None:
-    waiting = list(specs)
-    while waiting:
-        steps = waiting[0].num_inference_steps
-        batch = [spec for spec in waiting[:window] if spec.num_inference_steps == steps][:size]
-        waiting = [spec for spec in waiting if spec not in batch]
-        call(pipeline, batch)
-
-
-def by_engine(engine: Any, specs: Sequence[ImageSpec]) -> None:
-    futures = [
-        engine.submit(spec, on_step=lambda step, steps: None, is_cancelled=lambda: False)
-        for spec in specs
-    ]
-    for future in futures:
-        future.result()
-
-
-def rate(act: Callable[[], None], pictures: int) -> float:
-    gc.collect()
-    begin = time.perf_counter()
-    act()
-    return pictures / (time.perf_counter() - begin)
-
-
-def best_batch(pipeline: Any, pictures: int) -> int:
-    specs = specs_of([EQUAL_STEPS // 2] * max(pictures, max(BATCHES)), seed=500)
+def best_batch(pipeline: Any, model: Model, pictures: int, steps: int) -> int:
+    specs = specs_of(model, [max(1, steps // 2)] * max(pictures, max(BATCHES)), seed=500)
     rates = {
         size: max(rate(lambda s=size: call(pipeline, specs[:s]), size) for _ in range(2))
         for size in BATCHES
@@ -125,13 +60,13 @@ def best_batch(pipeline: Any, pictures: int) -> int:
 
 
 def compare(
-    name: str, steps: Sequence[int], rounds: int, bare: Any, engine: Any, size: int
-) -> None:
+    name: str, model: Model, steps: Sequence[int], rounds: int, bare: Any, engine: Any, size: int
+) -> dict[str, Any]:
     from sdq.worker.app import in_hand
 
     found: dict[str, list[float]] = {"a": [], "b": [], "c": []}
     for number in range(rounds):
-        specs = specs_of(steps, seed=1000 * number)
+        specs = specs_of(model, steps, seed=1000 * number)
         window = max(size, in_hand(engine.at_once))
         ways: dict[str, Callable[[], None]] = {
             "a": lambda s=specs: one_by_one(bare, s),
@@ -145,24 +80,63 @@ def compare(
     print(f"  (a) one by one:           {spread(found['a'], '/s', 1)}")
     print(f"  (b) batches of at most {size}: {spread(found['b'], '/s', 1)}")
     print(f"  (c) sdq's engine:         {spread(found['c'], '/s', 1)}")
-    print(f"  c/a {c / a:.2f}   c/b {c / b:.2f}")
+    print(f"  c/a {c / a:.2f}   c/b {c / b:.2f}", flush=True)
+    return {"rates": found, "c_to_a": c / a, "c_to_b": c / b}
+
+
+def by_active_set(
+    model: Model, sets: Sequence[int], steps: int, rounds: int, bare: Any, ours: Any, device: Any
+) -> dict[str, Any]:
+    """The engine with each active set beside the bare pipeline one by one, and in batches of as
+    many. As many pictures each as the largest set, so that every set is full to the end."""
+    count = max(sets)
+    alone: list[float] = []
+    batched: dict[int, list[float]] = {size: [] for size in sets}
+    engines: dict[int, list[float]] = {size: [] for size in sets}
+    for number in range(rounds):
+        specs = specs_of(model, [steps] * count, seed=20_000 + 1000 * number)
+        alone.append(rate(lambda s=specs: one_by_one(bare, s), count))
+        for size in sets:
+            whole = specs[: count - count % size]
+            act = lambda n=size, s=whole: in_batches(bare, s, n, n)  # noqa: E731
+            batched[size].append(rate(act, len(whole)))
+            with engine_of(ours, device, model, at_once=size) as engine:
+                engines[size].append(rate(lambda e=engine, s=whole: by_engine(e, s), len(whole)))
+    a = statistics.median(alone)
+    print(f"by active set, {steps} steps, pictures a second; (a) one by one: {a:.3f}")
+    print("  active set   (b) batched   (c) engine    c/a    c/b")
+    rows = []
+    for size in sets:
+        b, c = statistics.median(batched[size]), statistics.median(engines[size])
+        print(f"  {size:>10}   {b:>11.3f}   {c:>10.3f}   {c / a:.2f}   {c / b:.2f}", flush=True)
+        rows.append({"active_set": size, "batched": b, "engine": c, "c_to_a": c / a})
+    return {"one_by_one": a, "steps": steps, "rows": rows}
 
 
 class Clock:
-    """Time inside the model's parts."""
+    """Time inside the model's parts. On an accelerator each call waits for its end."""
 
-    def __init__(self, pipeline: Any) -> None:
+    def __init__(self, pipeline: Any, device_name: str) -> None:
         self.seconds = 0.0
         self.calls: Counter[str] = Counter()
-        for part, method in (("unet", "forward"), ("vae", "decode"), ("text_encoder", "forward")):
-            owner = getattr(pipeline, part)
-            setattr(owner, method, self._timed(part, getattr(owner, method)))
+        self._device_name = device_name
+        for part, method in (
+            ("unet", "forward"),
+            ("vae", "decode"),
+            ("text_encoder", "forward"),
+            ("text_encoder_2", "forward"),
+        ):
+            owner = getattr(pipeline, part, None)
+            if owner is not None:
+                setattr(owner, method, self._timed(part, getattr(owner, method)))
 
     def _timed(self, part: str, act: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any, **named: Any) -> Any:
             begin = time.perf_counter()
             try:
-                return act(*arguments, **named)
+                made = act(*arguments, **named)
+                wait_for(self._device_name)
+                return made
             finally:
                 self.seconds += time.perf_counter() - begin
                 self.calls[part] += 1
@@ -170,10 +144,19 @@ class Clock:
         return timed
 
 
-def own_share(pipeline: Any, engine: Any) -> None:
+def wait_for(device_name: str) -> None:
+    """Until an accelerator has done all that it was handed."""
+    import torch
+
+    kind = device_name.partition(":")[0]
+    if kind != "cpu":
+        getattr(torch, kind).synchronize()
+
+
+def own_share(pipeline: Any, engine: Any, model: Model, steps: int, device: Any) -> dict[str, Any]:
     """With one picture at a time: what is not UNet, VAE or text encoder, for each UNet call."""
-    clock = Clock(pipeline)
-    total, specs = 0.0, specs_of([EQUAL_STEPS] * OWN_SHARE_PICTURES, seed=9000)
+    clock = Clock(pipeline, device.name)
+    total, specs = 0.0, specs_of(model, [steps] * OWN_SHARE_PICTURES, seed=9000)
     for spec in specs:
         begin = time.perf_counter()
         by_engine(engine, [spec])
@@ -183,11 +166,76 @@ def own_share(pipeline: Any, engine: Any) -> None:
         f"own share at one picture: {own / calls * 1e3:.3f} ms of {total / calls * 1e3:.2f} ms a "
         f"step, {own / total:.2%} (asked: under 2 %)"
     )
+    return {"own_seconds": own / calls, "step_seconds": total / calls, "share": own / total}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    options = arguments()
+    from sdq.worker import devices
+
+    device = devices.choose(options.device, options.dtype)
+    import torch
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    model = model_of(options.model, options.side)
+    folder = folder_of(model.name)
+    bare = load_bare(model, folder, device)
+    ours = load_ours(model, folder, device, compile=options.compile)
+    if options.bare_layout == "channels_last":
+        from sdq.worker import pipelines
+
+        bare = pipelines.channels_last(bare, device)
+    found: dict[str, Any] = {"machine": machine(), "device": device.describe(), **vars(options)}
+    print(f"machine: {machine()}; torch threads {torch.get_num_threads()}")
+    print(f"device: {device.describe()}, {device.dtype}, compile {options.compile}")
+    print(
+        f"load average {os.getloadavg()[0]:.2f}; {model.name} {model.side} × {model.side}, "
+        f"{options.pictures} pictures; bare pipeline {options.bare_layout}",
+        flush=True,
+    )
+    measure(options, model, device, bare, ours, found)
+    print(f"load average at the end {os.getloadavg()[0]:.2f}")
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2, default=str) + "\n", "utf-8")
+
+
+def measure(
+    options: argparse.Namespace,
+    model: Model,
+    device: Any,
+    bare: Any,
+    ours: Any,
+    found: dict[str, Any],
+) -> None:
+    steps, sets = options.steps, options.active_sets
+    with engine_of(ours, device, model, options.at_once) as engine:
+        print(f"active set {engine.at_once}")
+        by_engine(engine, specs_of(model, [2] * 8, seed=0))  # warm
+        size = best_batch(bare, model, options.pictures, steps)
+        equal = [steps] * options.pictures
+        shares = [MIXED_SHARES[(5 * n) % len(MIXED_SHARES)] for n in range(options.pictures)]
+        mixed = [max(1, round(share * steps)) for share in shares]
+        found["equal"] = compare("equal", model, equal, options.rounds, bare, engine, size)
+        if not options.no_mixed:
+            found["mixed"] = compare("mixed", model, mixed, options.rounds, bare, engine, size)
+    if sets:
+        found["active_sets"] = by_active_set(model, sets, steps, options.rounds, bare, ours, device)
+    with engine_of(ours, device, model, options.at_once) as engine:
+        found["own_share"] = own_share(ours, engine, model, steps, device)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", choices=("shapes", "sd1", "sdxl"), default="shapes")
+    parser.add_argument("--side", type=int, default=0, help="of a picture; 0: the model's own")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps, xpu or auto")
+    parser.add_argument("--dtype", default="auto", help="float32, bfloat16, float16 or auto")
+    parser.add_argument("--compile", action="store_true", help="of sdq's UNet")
     parser.add_argument("--pictures", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=EQUAL_STEPS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0, help="torch's; 0: its own choice")
     parser.add_argument(
@@ -197,33 +245,15 @@ def main() -> None:
         help="memory of the bare pipeline; contiguous is what diffusers gives, sdq uses the other",
     )
     parser.add_argument("--at-once", type=int, default=0, help="active set; 0: the device's")
-    options = parser.parse_args()
-    bare, (ours, device) = load(options.threads, options.bare_layout)
-    import torch
-
-    from sdq.worker.engine import Engine
-    from sdq.worker.flight import Capacity
-    from sdq.worker.holding import Holding
-    from sdq.worker.stepping import engine_pipeline
-
-    capacity = Capacity(options.at_once, options.at_once * 128 * 128) if options.at_once else None
-    engine = Engine([Holding("shapes", lambda: engine_pipeline(ours, device, capacity))])
-    engine.start()
-    engine.wait_ready()
-    print(f"machine: {machine()}; torch threads {torch.get_num_threads()}")
-    print(
-        f"load average {os.getloadavg()[0]:.2f}; shapes 128 × 128, {options.pictures} pictures; "
-        f"bare pipeline {options.bare_layout}, active set {engine.at_once}"
+    parser.add_argument("--no-mixed", action="store_true", help="leave the mixed steps out")
+    parser.add_argument(
+        "--active-sets",
+        type=lambda text: [int(size) for size in text.split(",") if size],
+        default=[1, 2, 4, 8, 16],
+        help="sizes to try one after the other; '' for none",
     )
-    by_engine(engine, specs_of([2] * 8, seed=0))  # warm
-    size = best_batch(bare, options.pictures)
-    equal = [EQUAL_STEPS] * options.pictures
-    mixed = [MIXED_STEPS[(5 * n) % len(MIXED_STEPS)] for n in range(options.pictures)]
-    compare("equal", equal, options.rounds, bare, engine, size)
-    compare("mixed", mixed, options.rounds, bare, engine, size)
-    own_share(ours, engine)
-    engine.close()
-    print(f"load average at the end {os.getloadavg()[0]:.2f}")
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
