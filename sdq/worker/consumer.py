@@ -73,12 +73,16 @@ def build(
     concurrency: int,
     name: str,
     on_ready: Callable[[], None],
+    cycle: Callable[[], Any] | None = None,
 ) -> WorkController:
     """A Celery worker that hands each task to ``run`` in one of ``concurrency`` threads.
 
-    Its ``start`` blocks until `stop`. One a process: Celery's state is the process's.
+    Its ``start`` blocks until `stop`. One a process: Celery's state is the process's. ``cycle``
+    makes what says which queues are asked next, as kombu's cycles; else all take turns.
     """
     app = _app(redis_url)
+    if cycle is not None:
+        app.conf.broker_transport_options["queue_order_strategy"] = cycle
     app.task(name=DRAW_TASK, ignore_result=True, typing=False)(run)
     state.should_stop = state.should_terminate = None
     hostname = f"sdq@{name}"
@@ -119,6 +123,11 @@ def stop(controller: WorkController) -> None:
     From a thread of its own: not from the one that runs the loop, nor from a signal handler.
     """
     state.should_stop = 0
+    wake(controller)
+
+
+def wake(controller: WorkController) -> None:
+    """Makes the loop look again which queues are to be asked. From any thread."""
     hub = getattr(controller, "hub", None)
     if hub is not None:
         hub.call_soon(_nothing)

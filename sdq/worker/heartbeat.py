@@ -29,6 +29,7 @@ class HeartbeatThread:
 
     ``on_drain`` is called in that thread, once, when this worker's drain flag stands. A flag from
     before the first heartbeat was meant for an earlier process of the same name; it is removed.
+    ``look`` is called after each heartbeat; what else there is to be read in Redis.
     """
 
     def __init__(
@@ -38,12 +39,14 @@ class HeartbeatThread:
         describe: Callable[[], Heartbeat],
         *,
         on_drain: Callable[[], None] = lambda: None,
+        look: Callable[[], None] = lambda: None,
         interval_seconds: float = HEARTBEAT_INTERVAL_SECONDS,
     ) -> None:
         self._client = client
         self._worker_id = worker_id
         self._describe = describe
         self._on_drain = on_drain
+        self._look = look
         self._interval_seconds = interval_seconds
         self._is_known = False
         self._is_drained = False
@@ -104,6 +107,7 @@ class HeartbeatThread:
                 *_, is_flagged = pipe.execute()
             is_flagged = is_flagged and self._is_known
             self._is_known = True
+            self._look()
         except redis.RedisError as error:
             if not self._away:
                 _log.warning(_complaint(error))

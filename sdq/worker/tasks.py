@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 
@@ -59,6 +60,7 @@ class JobRunner:
         self._on_change = on_change
         self._lock = threading.Lock()
         self._in_hand: dict[tuple[str, int], Watch] = {}
+        self._model_of: dict[tuple[str, int], str] = {}
         self._leaving = ""
         self._dropping = False
         self.untold = 0
@@ -69,6 +71,12 @@ class JobRunner:
         """The jobs in hand, begun or not."""
         with self._lock:
             return tuple(sorted({job_id for job_id, _ in self._in_hand}))
+
+    @property
+    def active_by_model(self) -> dict[str, int]:
+        """How many they are of each model."""
+        with self._lock:
+            return dict(Counter(self._model_of.values()))
 
     def drain(self, reason: str) -> None:
         """Gives back, at once, what the engine has not begun, and whatever comes from now on."""
@@ -101,12 +109,14 @@ class JobRunner:
                 _log.info("job %s is in hand already", task.job_id)
                 return
             self._in_hand[name] = watch
+            self._model_of[name] = task.spec.model
         self._on_change()
         try:
             self._finish(task, self._outcome(task, watch))
         finally:
             with self._lock:
                 self._in_hand.pop(name)
+                self._model_of.pop(name)
             self._on_change()
 
     def _finish(self, task: DrawTask, event: WorkerEvent) -> None:

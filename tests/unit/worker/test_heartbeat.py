@@ -134,6 +134,24 @@ def test_the_drain_flag_is_heard_once_and_removed_at_the_end(
     assert not client.exists(broker.drain_flag("worker"))
 
 
+def test_what_else_there_is_to_be_read_in_redis_is_read_after_each_heartbeat(
+    client: "redis.Redis", wait_for: Wait, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[Heartbeat | None] = []
+
+    def look() -> None:
+        seen.append(read(client))
+        if len(seen) == 2:
+            raise redis.ConnectionError("cut")
+
+    thread = HeartbeatThread(client, "worker", Describer(), look=look, interval_seconds=0.01)
+    thread.start()
+    wait_for(lambda: len(seen) >= 4)
+    thread.stop()
+    assert all(seen)
+    assert caplog.text.count("does not answer") == 1
+
+
 def test_a_drain_flag_of_an_earlier_process_is_not_for_us(
     client: "redis.Redis", wait_for: Wait
 ) -> None:
