@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,6 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "unipc": ("UniPCMultistepScheduler", {}),
 }
 """Our names: (diffusers' class, what differs from the model's own configuration)."""
-
-_XL_BYTES = 5 * 1024**3
-"""Single files over this size are of the SDXL family (6.9 GB in halves; SD 1.x has 2 to 4)."""
 
 
 def load(
@@ -111,7 +109,11 @@ def _from_folder(folder: Path, manifest: ModelManifest, options: dict[str, Any])
 
 
 def _from_single_file(folder: Path, manifest: ModelManifest, options: dict[str, Any]) -> Any:
+    """A checkpoint with weights only: its configuration is written beside it for the moment."""
     import diffusers
+
+    from sdq.worker.layouts.families import layout_of
+    from sdq.worker.layouts.folder import PIPELINES, write_configuration
 
     weights = [file for file in manifest.files if file.path.endswith(".safetensors")]
     if len(weights) != 1:
@@ -120,12 +122,11 @@ def _from_single_file(folder: Path, manifest: ModelManifest, options: dict[str, 
             hint="mend its entry in the server's catalog",
         )
     path = folder / weights[0].path
-    family = (
-        "StableDiffusionXLPipeline"
-        if path.stat().st_size > _XL_BYTES
-        else ("StableDiffusionPipeline")
-    )
-    return getattr(diffusers, family).from_single_file(str(path), **options)
+    layout = layout_of(path)
+    with tempfile.TemporaryDirectory(prefix="sdq-layout-") as beside:
+        write_configuration(layout, Path(beside))
+        made = getattr(diffusers, PIPELINES[layout])
+        return made.from_single_file(str(path), config=beside, **options)
 
 
 def channels_last(pipeline: Any, device: Device) -> Any:
@@ -147,11 +148,6 @@ def channels_last(pipeline: Any, device: Device) -> Any:
 def _load_error(manifest: ModelManifest, folder: Path, error: Exception) -> ModelError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
     hint = "`sdq worker install` fetches the files again"
-    if manifest.kind == "single_file":
-        hint = (
-            "a single checkpoint needs the configuration files of its family, which diffusers "
-            "takes from the hub's cache; a model in diffusers' own layout loads offline"
-        )
     return ModelError(f"{manifest.model_id} in {folder} cannot be loaded: {reason}", hint=hint)
 
 

@@ -1,7 +1,7 @@
 """Writing a whole model: as diffusers lays it out, or as one checkpoint."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,12 @@ from typing import Any
 from sdq.testing.full_size import names, tokenizer, weights
 from sdq.testing.full_size.layouts import REAL_SIZES, Layout, Part, Sizes, parts_of
 from sdq.testing.full_size.weights import Dtype, Entry
+from sdq.worker.layouts.folder import INDEX, index_of, save_config, scheduler_of, tokenizers_of
 
-_PIPELINES: dict[Layout, str] = {
-    "sd1": "StableDiffusionPipeline",
-    "sdxl": "StableDiffusionXLPipeline",
-}
 _WEIGHT_FILES = {
     "diffusers": "diffusion_pytorch_model.safetensors",
     "transformers": "model.safetensors",
 }
-_INDEX = "model_index.json"
 
 
 @dataclass
@@ -46,20 +42,21 @@ def build(
     _silence()
     sizes = sizes or REAL_SIZES[layout]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _INDEX).unlink(missing_ok=True)
+    (folder / INDEX).unlink(missing_ok=True)
     built = Built()
     for part in parts_of(layout, sizes):
         module = part.skeleton()
         place = folder / part.name
-        place.mkdir(exist_ok=True)
-        _save_config(part, module, place, dtype)
+        save_config(part, place, dtype)
         entries = list(_entries(part, module, seed))
         built.parameters[part.name] = sum(found.numel() for found in module.parameters())
         built.size_bytes += weights.write(place / _WEIGHT_FILES[part.library], entries, dtype)
-    for name, pad_token in _tokenizers(layout).items():
+    for name, pad_token in tokenizers_of(layout).items():
         tokenizer.tokenizer_of(sizes.vocabulary, pad_token).save_pretrained(folder / name)
-    _scheduler(layout).save_pretrained(folder / "scheduler")
-    (folder / _INDEX).write_text(json.dumps(_index(layout, sizes), indent=2) + "\n", "utf-8")
+    scheduler = scheduler_of(layout)
+    scheduler.save_pretrained(folder / "scheduler")
+    index = index_of(layout, sizes, type(scheduler).__name__)
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
     return built
 
 
@@ -86,7 +83,7 @@ def build_single_file(
 def files_of(folder: Path) -> list[str]:
     """The model's files as a catalog names them, sorted. Raises `FileNotFoundError` when the
     folder holds no whole model."""
-    if not (folder / _INDEX).is_file():
+    if not (folder / INDEX).is_file():
         raise FileNotFoundError(f"{folder} holds no whole model: build it again")
     return sorted(
         path.relative_to(folder).as_posix()
@@ -111,51 +108,3 @@ def _entries(part: Part, module: Any, seed: int) -> Iterator[Entry]:
             return weight.numbers(part.name, seed)
 
         yield Entry(name, weight.shape, make)
-
-
-def _save_config(part: Part, module: Any, place: Path, dtype: Dtype) -> None:
-    if part.library == "diffusers":
-        module.save_config(place)
-        return
-    module.config.dtype = dtype
-    module.config.save_pretrained(place)
-
-
-def _tokenizers(layout: Layout) -> dict[str, str]:
-    """Their folders and what fills a short prompt up."""
-    found = {"tokenizer": tokenizer.END}
-    return found | {"tokenizer_2": "!"} if layout == "sdxl" else found
-
-
-def _scheduler(layout: Layout) -> Any:
-    import diffusers
-
-    common: dict[str, Any] = {
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "steps_offset": 1,
-        "timestep_spacing": "leading",
-    }
-    if layout == "sdxl":
-        return diffusers.EulerDiscreteScheduler(**common)
-    return diffusers.PNDMScheduler(**common, skip_prk_steps=True, set_alpha_to_one=False)
-
-
-def _index(layout: Layout, sizes: Sizes) -> dict[str, Any]:
-    import diffusers
-
-    modules: dict[str, Sequence[str | None]] = {
-        part.name: (part.library, part.class_name) for part in parts_of(layout, sizes)
-    }
-    modules |= dict.fromkeys(_tokenizers(layout), ("transformers", "CLIPTokenizer"))
-    modules["scheduler"] = ("diffusers", type(_scheduler(layout)).__name__)
-    index: dict[str, Any] = {
-        "_class_name": _PIPELINES[layout],
-        "_diffusers_version": diffusers.__version__,
-        **modules,
-    }
-    if layout == "sdxl":
-        return index | {"force_zeros_for_empty_prompt": True}
-    absent = {"safety_checker": (None, None), "feature_extractor": (None, None)}
-    return index | absent | {"requires_safety_checker": False}

@@ -52,12 +52,12 @@ def test_an_empty_folder_is_no_model(tmp_path: Path, manifest: ModelManifest) ->
     assert "sdq worker install" in caught.value.hint
 
 
-def test_a_single_file_needs_its_configuration(tmp_path: Path, manifest: ModelManifest) -> None:
+def test_a_single_file_that_is_no_checkpoint(tmp_path: Path, manifest: ModelManifest) -> None:
     single = msgspec.structs.replace(manifest, kind="single_file")
     (tmp_path / "fake.safetensors").write_bytes(b"no weights")
-    with pytest.raises(ModelError, match="cannot be loaded") as caught:
+    with pytest.raises(ModelError, match="is no safetensors file") as caught:
         pipelines.load(tmp_path, single, CPU)
-    assert "single checkpoint" in caught.value.hint
+    assert "sdq worker install" in caught.value.hint
 
 
 def test_a_single_file_is_one_file(tmp_path: Path, manifest: ModelManifest) -> None:
