@@ -32,7 +32,7 @@ class Decoder:
 
         Raises `MemoryError` when it is too much at once; a single one is tried in tiles first.
         """
-        stacked = self._unscaled(torch.cat(list(latents)))
+        stacked = self.unscaled(torch.cat(list(latents)))
         height, width = (side * self._pipeline.vae_scale_factor for side in stacked.shape[2:])
         tiled = height * width > TILED_ABOVE_PIXELS
         try:
@@ -49,7 +49,8 @@ class Decoder:
             for array, held_back in zip(arrays, unsafe, strict=True)
         ]
 
-    def _unscaled(self, latents: Tensor) -> Tensor:
+    def unscaled(self, latents: Tensor) -> Tensor:
+        """The VAE's own latents, of those that the UNet works on."""
         vae = self._pipeline.vae
         latents = latents.to(vae.dtype)
         mean, deviation = (getattr(vae.config, f"latents_{x}", None) for x in ("mean", "std"))

@@ -10,6 +10,7 @@ from sdq.errors import GenerationFailed
 from sdq.spec import ImageSpec
 from sdq.worker.conditioning import Condition
 from sdq.worker.flight import Flight
+from sdq.worker.previews import clean
 
 
 class LatentFlight(Flight):
@@ -47,6 +48,8 @@ class LatentFlight(Flight):
         shape = (1, channels, spec.height // scale_factor, spec.width // scale_factor)
         noise = torch.randn(shape, generator=self.generator, dtype=tokens.dtype)
         self.latents: Tensor = noise.to(tokens.device) * scheduler.init_noise_sigma
+        self._input: Tensor | None = None
+        self._last: tuple[Tensor, Tensor, float] | None = None  # shown, said, when
         self._options = _step_options(scheduler, self.generator)
         super().__init__(spec, group=(shape, self.latents.dtype, tokens.shape))
 
@@ -58,7 +61,13 @@ class LatentFlight(Flight):
     def model_input(self) -> Tensor:
         """The latents as the UNet wants them at this step, 1 × channels × height × width."""
         scaled: Tensor = self.scheduler.scale_model_input(self.latents, self._timesteps[self._turn])
+        self._input = scaled
         return scaled
+
+    def estimate(self) -> Tensor | None:
+        """What the model took the finished latents to be at the last step, of the shape of
+        ``latents``; ``None`` before the first one, and where nobody can say."""
+        return None if self._last is None else clean(*self._last, self.scheduler)
 
     def advance(self, prediction: Tensor) -> None:
         """One call of the scheduler. When it fails, all is as it was before.
@@ -83,6 +92,8 @@ class LatentFlight(Flight):
             if isinstance(error, ValueError):
                 raise _refused(error) from error
             raise
+        if self._input is not None:
+            self._last = (self._input, prediction, self.time)
         self._turn += 1
         steps, turns = self.spec.num_inference_steps, len(self._times)
         # Some schedulers (Heun) go through the model more often than the steps asked for.

@@ -18,6 +18,7 @@ from sdq.worker.pace import Pace
 from sdq.worker.pipelines import make_scheduler, memory_errors
 from sdq.worker.stack import Stack
 
+from sdq.worker.previews import Previewer
 STEPPED = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 """diffusers' classes whose ``__call__`` is known here step by step."""
 
@@ -39,7 +40,7 @@ class SteppingPipeline:
         self._schedulers: dict[str, Any] = {}
         self._conditioner = Conditioner(pipeline)
         self._stack = Stack(pipeline.unet, device.name)
-        self._decoder = Decoder(pipeline)
+        self._previewer = Previewer(pipeline, self._decoder, lambda: self._parts.need("vae"))
         self._pace = Pace(device.name)
 
     def joins(self, spec: ImageSpec, others: Sequence[Flight]) -> bool:
@@ -84,8 +85,10 @@ class SteppingPipeline:
         return [faults.get(flight) for flight in flights]
 
     def preview(self, flight: Flight) -> Image | None:
-        """See `sdq.worker.flight.Pipeline`."""
-        return None
+        """One pixel for each of the latents, of what the model takes the finished picture to be:
+        the latents themselves are noise for most of the way."""
+        latents = _own(flight).estimate()
+        return None if latents is None else self._previewer.picture(latents)
 
     @torch.inference_mode()
     def decode(self, flights: Sequence[Flight]) -> list[Image | Exception]:
