@@ -1,21 +1,23 @@
-"""The engine: one thread that owns the pipeline and draws what is handed in.
+"""The engine: one thread that draws what is handed in, with the models that are in memory.
 
 ::
 
-    engine = Engine([Holding(…)])     engine.start()            engine.wait_ready()
-    future = engine.submit(spec, on_step=…, is_cancelled=…)    future.result().image
+    engine = Engine([Holding(…), …])  engine.start()            engine.wait_ready()
+    future = engine.submit(spec, on_step=…, is_cancelled=…)     future.result().image
 
 Each turn of the thread takes one step of all pictures of one group at once, then decodes some
 of those that are finished (`sdq.worker.turns`). What arrives joins at the next turn, what is
-cancelled leaves between two. With nothing in flight the thread sleeps until something arrives.
+cancelled leaves between two. Several models take turns with each other; they come into memory
+and leave it beside the thread (`sdq.worker.residency`), and what is drawn goes on
+meanwhile. With nothing to do the thread sleeps until something arrives.
 
 With a canary the engine doubts itself: after a picture that is none, or an error that nobody
-expected, it draws the canary; when that fails too, it is broken and draws nothing more.
+expected, it draws that model's canary; when that fails too, it is broken and draws nothing more.
 """
 
-import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 from PIL.Image import Image
@@ -25,9 +27,11 @@ from sdq.spec import ImageSpec
 from sdq.worker.canary import prove
 from sdq.worker.flight import NoPicture, OnStep, Pipeline
 from sdq.worker.holding import Holding
+from sdq.worker.inbox import Inbox
 from sdq.worker.picture import MEMORY_HINT, DrawnImage, GivenBack, Order, is_suspicious
+from sdq.worker.residency import Residency, not_loaded
+from sdq.worker.residents import PATIENCE_SECONDS, Resident, Residents
 from sdq.worker.turns import Faults, Turns
-from sdq.worker.whole import as_pipeline
 
 __all__ = ["MEMORY_HINT", "DrawnImage", "Engine", "GivenBack", "NoPicture", "Pipeline"]
 
@@ -41,10 +45,14 @@ CLOSE_TIMEOUT_SECONDS = 5.0
 
 
 class Engine:
-    """Draws with the models that it holds. Their ``load`` runs in a thread of the engine's.
+    """Draws with the models that it holds; the first one is loaded at the start, the others when
+    a picture asks for them.
 
-    ``prove_first``: the canary must succeed before the engine is ready. ``on_broken`` is called
-    at most once, in the engine's thread, with the reason; it must be quick.
+    ``budget_bytes``: memory for all models together (0: no limit); one alone always may come.
+    ``keep_alive_seconds``: a model with nothing to do leaves memory after so long (0: it stays).
+    ``patience_seconds``: for so long at least a picture waits for models that have work.
+    ``prove_first``: each model's canary must succeed before it draws anything else. ``on_broken``
+    is called at most once, in the engine's thread, with the reason; it must be quick.
     """
 
     def __init__(
@@ -54,42 +62,57 @@ class Engine:
         max_waiting: int = MAX_WAITING,
         budget_bytes: int = 0,
         keep_alive_seconds: float = 0.0,
+        patience_seconds: float = PATIENCE_SECONDS,
         prove_first: bool = False,
         on_broken: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self._holdings = {holding.model_id: holding for holding in holdings}
-        self._load = holdings[0].load
-        self._canary = holdings[0].canary
-        self._loaded: tuple[str, ...] = ()
-        self._prove_first = prove_first
+        self._unproven = set(self._holdings) if prove_first else set()
         self._on_broken = on_broken
-        self._inbox: queue.Queue[Order | None] = queue.Queue(max_waiting)
-        self._next: Order | None = None  # out of the inbox, and no room for it yet
+        self._inbox = Inbox(max_waiting)
+        self._residency = Residency(
+            holdings,
+            Residents(
+                holdings,
+                budget_bytes=budget_bytes,
+                keep_alive_seconds=keep_alive_seconds,
+                patience_seconds=patience_seconds,
+            ),
+            make_turns=self._make_turns,
+            on_done=self._inbox.wake,
+        )
         self._ready: Future[None] = Future()
         self._closing = threading.Event()
         self._entrance = threading.Lock()  # nothing comes in once we are closing
         self._thread = threading.Thread(target=self._run, name="sdq-engine", daemon=True)
         self.at_once = 1
-        """Pictures that the pipeline draws at once; known when the engine is ready."""
+        """Pictures that are drawn at once, by the model in memory that draws most of them; known
+        when the engine is ready."""
         self.broken = ""
         """Why the canary failed; empty while the engine is sound."""
         self.seconds_per_step: float | None = None
         """Exponential mean over the pictures so far; ``None`` before the first. A picture's
         time is from its beginning to its end, whoever else had a share of it."""
 
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """The models that are in memory now."""
+        return self._residency.residents.loaded
+
+    @property
+    def unloadable(self) -> dict[str, str]:
+        """Models that could not be loaded a short while ago, and why. What asks for them is given
+        back until the next try is due: a worker should take no jobs for them meanwhile."""
+        return self._residency.refusals.reasons()
+
     def start(self) -> None:
         """Begins to load; returns at once."""
         self._thread.start()
 
     def wait_ready(self, timeout_seconds: float | None = None) -> None:
-        """Waits for the model. Raises what loading raised, `GivenBack` when the canary that
-        was to be drawn first failed, or `TimeoutError`."""
+        """Waits for the first model. Raises what loading raised, `GivenBack` when the canary
+        that was to be drawn first failed, or `TimeoutError`."""
         self._ready.result(timeout_seconds)
-
-    @property
-    def loaded(self) -> tuple[str, ...]:
-        """The models that are in memory now."""
-        return self._loaded
 
     def submit(
         self,
@@ -100,115 +123,148 @@ class Engine:
         wants_preview: Callable[[], bool] = lambda: False,
         on_preview: Callable[[Image], None] = lambda image: None,
     ) -> "Future[DrawnImage]":
-        """Hands a picture in. Both callables run in the engine's thread and must be quick;
-        the first step told is number 0, when drawing begins.
+        """Hands a picture in. The callables run in the engine's thread and must be quick. The
+        first step told is number 0, when drawing begins. ``wants_preview`` is asked after each
+        step but the last; ``on_preview`` gets the picture as far as it is, if that can be seen.
 
         The future raises `Cancelled` when ``is_cancelled`` said so between two steps,
         `OutOfMemory`, `GenerationFailed` when drawing again would fail again, `GivenBack` when
-        the engine is broken, else the cause. Its own ``cancel`` works until drawing begins.
-        Raises `ServerBusy` when the inbox is full or closed, `GivenBack` when it is broken.
+        the engine is broken or the model cannot be loaded now, else the cause. Its own ``cancel``
+        works until drawing begins. Raises `ServerBusy` when the inbox is full or closed,
+        `GivenBack` when the engine is broken, or cannot draw with this model.
         """
-        if spec.model not in self._holdings:
-            raise GivenBack(f"this worker does not hold the model {spec.model!r}")
-        order = Order(spec, on_step, is_cancelled, Future())
-        try:
-            with self._entrance:
-                if self.broken:
-                    raise _out_of_order(self.broken)
-                if self._closing.is_set():
-                    raise ServerBusy("the worker is stopping")
-                self._inbox.put_nowait(order)
-        except queue.Full:
-            raise ServerBusy(
-                f"{self._inbox.maxsize} pictures wait for this worker already",
-                hint="another attempt will find room",
-            ) from None
+        order = Order(
+            spec, on_step, is_cancelled, Future(), wants_preview, on_preview, time.monotonic()
+        )
+        with self._entrance:
+            if self.broken:
+                raise _out_of_order(self.broken)
+            if self._closing.is_set():
+                raise ServerBusy("the worker is stopping")
+            if spec.model not in self._holdings:
+                raise GivenBack(f"this worker does not hold the model {spec.model!r}")
+            if reason := self._residency.refusals.reason(spec.model):
+                raise not_loaded(spec.model, reason)
+            if not self._inbox.put(order):
+                raise ServerBusy(
+                    f"{self._inbox.max_waiting} pictures wait for this worker already",
+                    hint="another attempt will find room",
+                )
         return order.future
 
     def close(self, timeout_seconds: float = CLOSE_TIMEOUT_SECONDS) -> bool:
         """Ends the pictures in flight between two steps and drops the rest.
 
-        True when the thread is gone; a thread inside a long step may need more time.
+        True when its threads are gone; one inside a long step, or one that loads a model, may
+        need more time.
         """
+        until = time.monotonic() + timeout_seconds
         self._refuse_all()
-        self._inbox.put_nowait(None)  # wakes the thread
+        self._inbox.wake()
         if self._thread.is_alive():
             self._thread.join(timeout_seconds)
-        return not self._thread.is_alive()
+        is_gone = self._residency.close(max(0.0, until - time.monotonic()))
+        return is_gone and not self._thread.is_alive()
 
     def _refuse_all(self) -> None:
         with self._entrance:
             self._closing.set()
-        while True:
-            try:
-                order = self._inbox.get_nowait()
-            except queue.Empty:
-                return
-            if order is not None:
-                order.future.cancel()
+        for order in self._inbox.take_all():
+            order.future.cancel()
 
     # ------------------------------------------------------------ the engine's thread
 
     def _run(self) -> None:
-        try:
-            pipeline = as_pipeline(self._load())
-        except Exception as error:  # noqa: BLE001 - a library's defect must not leave us waiting
+        self._residency.load_first()
+        while not self._closing.is_set():
+            self._receive()
+            self._begin()
+            is_waited_for = self._residency.change(self._inbox)
+            if not self._turn():
+                self._inbox.wait(self._residency.sleep_seconds(is_waited_for))
+        if not self._ready.done():
+            self._ready.set_exception(ServerBusy("the worker is stopping"))
+        reason = _out_of_order(self.broken) if self.broken else Cancelled("the worker is stopping")
+        for resident in self._residency.residents:
+            resident.turns.abandon(reason)
+
+    def _receive(self) -> None:
+        """What has been loaded, or why it has not."""
+        loaded = self._residency.receive()
+        if loaded is None or loaded.holding is None:
+            return
+        if loaded.error is None:
+            self._welcome(loaded.holding)
+        elif not self._ready.done():  # without its first model a worker is none
             self._refuse_all()
-            self._ready.set_exception(_load_failure(error))
-            return
-        if self._prove_first and (fault := self._prove(pipeline)):
-            self._break(fault)
-            self._ready.set_exception(_out_of_order(fault))
-            return
-        self.at_once = pipeline.capacity.pictures
-        self._loaded = tuple(self._holdings)[:1]
-        self._ready.set_result(None)
-        self._take_turns(pipeline)
+            self._ready.set_exception(_load_failure(loaded.error))
 
-    def _take_turns(self, pipeline: Pipeline) -> None:
-        turns = Turns(pipeline, is_closing=self._closing.is_set, on_drawn=self._measure)
+    def _welcome(self, holding: Holding) -> None:
+        resident = self._residency.residents[holding.model_id]
+        if holding.model_id in self._unproven:
+            self._unproven.discard(holding.model_id)
+            if fault := self._prove(resident):
+                self._break(fault)
+                if not self._ready.done():
+                    self._ready.set_exception(_out_of_order(fault))
+                return
+        self.at_once = max(one.pipeline.capacity.pictures for one in self._residency.residents)
+        if not self._ready.done():
+            self._ready.set_result(None)
+
+    def _begin(self) -> None:
+        """Takes in what may begin now."""
+        for resident in self._residency.residents:
+            if not resident.must_leave:
+                self._begin_of(resident)
+
+    def _begin_of(self, resident: Resident) -> None:
+        turns = resident.turns
         while not self._closing.is_set():
-            for order in self._arrivals(turns):
-                self._settle(pipeline, turns.begin(order))
-            self._settle(pipeline, turns.turn())
-        if self.broken:
-            turns.abandon(_out_of_order(self.broken))
-        else:
-            turns.abandon(Cancelled("the worker is stopping"))
-        if self._next is not None:
-            self._next.future.cancel()
+            waiting = self._inbox.waiting(resident.model_id)
+            order = resident.line.next(waiting, turns.has_room, time.monotonic())
+            if order is None:
+                return
+            self._inbox.take(order)
+            self._settle(resident, turns.begin(order))
 
-    def _arrivals(self, turns: Turns) -> Iterator[Order]:
-        """What may begin now. Sleeps while nothing is in flight and nothing has arrived."""
-        while not self._closing.is_set():
-            if self._next is None:
-                try:
-                    self._next = self._inbox.get(block=not len(turns))
-                except queue.Empty:
-                    return
-            if self._next is None or not turns.has_room(self._next):
-                return  # first come, first served: nobody smaller overtakes it
-            order, self._next = self._next, None
-            yield order
+    def _turn(self) -> bool:
+        """Of whoever is next. False when there is nothing to do."""
+        resident = self._residency.residents.next_turn()
+        if resident is None:
+            return False
+        began = time.perf_counter()
+        faults = resident.turns.turn()
+        self._residency.residents.spent(resident, time.perf_counter() - began)
+        self._settle(resident, faults)
+        return True
 
-    def _settle(self, pipeline: Pipeline, faults: Faults) -> None:
+    def _make_turns(self, pipeline: Pipeline) -> Turns:
+        return Turns(
+            pipeline,
+            is_closing=self._closing.is_set,
+            on_drawn=self._measure,
+            has_neighbours=self._residency.is_shared,
+        )
+
+    def _settle(self, resident: Resident, faults: Faults) -> None:
         """Tells those whose pictures came to nothing, after a look at whose fault it is."""
         if not faults:
             return
         doubt = any(is_suspicious(error) for _, error in faults)
-        broken = self._prove(pipeline) if doubt else ""
+        broken = self._prove(resident) if doubt else ""
         if broken:
             self._break(broken)
         for picture, error in faults:
             blameless = broken and is_suspicious(error)
             picture.fail(_out_of_order(broken) if blameless else error)
 
-    def _prove(self, pipeline: Pipeline) -> str:
-        """Draws the canary: what is wrong with it, or nothing. Given up when we are closing.
-
-        What is in flight waits meanwhile.
+    def _prove(self, resident: Resident) -> str:
+        """Draws the model's canary: what is wrong with it, or nothing. Given up when we are
+        closing. What is in flight waits meanwhile, other models' pictures too: one device.
         """
-        return prove(pipeline, self._canary, self._check_open) if self._canary else ""
+        canary = resident.holding.canary
+        return prove(resident.pipeline, canary, self._check_open) if canary else ""
 
     def _check_open(self) -> None:
         if self._closing.is_set():

@@ -1,5 +1,6 @@
 """One picture inside the engine, from the order to the answer that somebody waits for."""
 
+import logging
 import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
@@ -12,6 +13,8 @@ from sdq.spec import ImageSpec
 from sdq.worker.flight import Flight, NoPicture, OnStep
 
 MEMORY_HINT = "ask for a smaller picture, or draw it on a device with more memory"
+
+_log = logging.getLogger(__name__)
 
 
 class GivenBack(SdqError):
@@ -26,11 +29,14 @@ class DrawnImage(msgspec.Struct, frozen=True):
     """From its beginning to its end; others may have had their turns meanwhile."""
 
 
-class Order(msgspec.Struct, frozen=True):
+class Order(msgspec.Struct, frozen=True, eq=False):
     spec: ImageSpec
     on_step: OnStep
     is_cancelled: Callable[[], bool]
     future: "Future[DrawnImage]"
+    wants_preview: Callable[[], bool] = lambda: False
+    on_preview: Callable[[Image], None] = lambda image: None
+    came_at_seconds: float = 0.0  # of the engine's clock
 
     @property
     def area_pixels(self) -> int:
@@ -67,6 +73,19 @@ class Picture:
         if step != self._told:
             self._told = step
             self.order.on_step(step, steps)
+
+    def show(self, preview: Callable[[Flight], Image | None]) -> None:
+        """Shows how far it is to whoever wants to see it. What goes wrong with that ends nothing:
+        it is the picture that was asked for."""
+        if self.flight is None:
+            return
+        try:
+            if self.order.wants_preview():
+                image = preview(self.flight)
+                if image is not None:
+                    self.order.on_preview(image)
+        except Exception as error:  # noqa: BLE001 - as the docstring says
+            _log.debug("no preview: %s: %s", type(error).__name__, error)
 
     def finish(self, image: Image) -> float:
         """Hands the picture over. Returns the seconds that it took; `NoPicture` when it is all

@@ -1,6 +1,6 @@
 """Whose turn it is: pictures by group, in fair rounds, no more at once than there is room for."""
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from sdq.worker.flight import Capacity
@@ -17,6 +17,59 @@ class Grouped(Protocol):
 T = TypeVar("T", bound=Grouped)
 R = TypeVar("R")
 
+GOOD_TURNS = 200
+"""Turns as large as is allowed that go well before one more picture is tried."""
+
+FORGIVEN_TURNS = 5_000
+"""The same before a size is tried again that was too much."""
+
+
+class Limit:
+    """How much is worked on at once: what the device is known for, less what it had no memory for.
+
+    What was too much is halved, or goes back to what went well just before. Then, slowly, a little
+    more is tried: another program may have taken the memory, and given it back.
+    """
+
+    def __init__(self, capacity: Capacity) -> None:
+        self.capacity = capacity
+        self._most_pixels = capacity.area_pixels
+        self._well_pixels = 0
+        self._bad_pixels = 0  # the smallest area that was too much; 0: none
+        self._turns = 0  # that went well since the limit changed
+
+    def too_much(self, area_pixels: int) -> bool:
+        """There was not enough memory for it. False when that changes nothing."""
+        self._turns = 0
+        self._bad_pixels = min(self._bad_pixels or area_pixels, area_pixels)
+        if self._well_pixels >= area_pixels:  # once, but not any more
+            self._well_pixels = 0
+        less_pixels = max(area_pixels // 2, self._well_pixels)
+        if less_pixels >= self.capacity.area_pixels:
+            return False
+        self.capacity = Capacity(self.capacity.pictures, less_pixels)
+        return True
+
+    def went_well(self, area_pixels: int, more_pixels: int) -> bool:
+        """A turn of this area did, and one more would be ``more_pixels``. True when the limit
+        grew."""
+        limit_pixels = self.capacity.area_pixels
+        if area_pixels > limit_pixels:
+            return False  # a large one alone: it says nothing of how many fit
+        self._well_pixels = max(self._well_pixels, area_pixels)
+        if limit_pixels >= self._most_pixels or area_pixels + more_pixels <= limit_pixels:
+            return False
+        wanted_pixels = min(self._most_pixels, limit_pixels + more_pixels)
+        self._turns += 1
+        is_bad = 0 < self._bad_pixels <= wanted_pixels
+        if self._turns < (FORGIVEN_TURNS if is_bad else GOOD_TURNS):
+            return False
+        if is_bad:
+            self._bad_pixels = 0
+        self._turns = 0
+        self.capacity = Capacity(self.capacity.pictures, wanted_pixels)
+        return True
+
 
 class Rounds(Generic[T]):
     """Groups take turns, each as often as any other; so do the members of a group that is too
@@ -25,8 +78,12 @@ class Rounds(Generic[T]):
     """
 
     def __init__(self, capacity: Capacity) -> None:
-        self.capacity = capacity
+        self._limit = Limit(capacity)
         self._groups: dict[Hashable, list[T]] = {}  # in the order of their turns
+
+    @property
+    def capacity(self) -> Capacity:
+        return self._limit.capacity
 
     def __len__(self) -> int:
         return sum(map(len, self._groups.values()))
@@ -60,19 +117,18 @@ class Rounds(Generic[T]):
         """Whether one more of this size may come in. Always true when nobody is there."""
         if not self._groups:
             return True
-        area = area_pixels + sum(item.area_pixels for item in self)
+        area = area_pixels + _area(self)
         return len(self) < self.capacity.pictures and area <= self.capacity.area_pixels
 
     def shrink(self, failed: Sequence[T]) -> bool:
-        """These were too much at once: from now on at most half of their area is.
+        """These were too much at once: from now on less is. False when that changes nothing."""
+        return len(failed) > 1 and self._limit.too_much(_area(failed))
 
-        False when that changes nothing.
-        """
-        area = sum(item.area_pixels for item in failed) // 2
-        if len(failed) < 2 or area >= self.capacity.area_pixels:
+    def grow(self, done: Sequence[T]) -> bool:
+        """A turn of these went well. True when more is tried from now on."""
+        if not done:
             return False
-        self.capacity = Capacity(self.capacity.pictures, area)
-        return True
+        return self._limit.went_well(_area(done), min(item.area_pixels for item in done))
 
     def _fitting(self, members: Sequence[T]) -> int:
         area = count = 0
@@ -82,6 +138,10 @@ class Rounds(Generic[T]):
                 break
             count += 1
         return count
+
+
+def _area(items: Iterable[Grouped]) -> int:
+    return sum(item.area_pixels for item in items)
 
 
 def in_halves(

@@ -1,7 +1,14 @@
-"""The pictures in flight and their turns: begin, step, decode, and leave."""
+"""The pictures of one model in flight and their turns: begin, step, decode, and leave.
+
+Decoding happens between two steps, so it holds up the next one. That is bounded: a turn decodes
+one batch at most, which `decode_capacity` keeps small, and what waits to be decoded counts as in
+flight, so it cannot pile up. A picture is decoded once and stepped many times, so most turns have
+nothing to decode. A thread of its own would gain little: both want the same device.
+"""
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from PIL.Image import Image
 
@@ -13,11 +20,15 @@ from sdq.worker.rounds import Rounds, in_halves
 Faults = list[tuple[Picture, Exception]]
 """Pictures that came to nothing, out of flight already, and why. They wait to be told."""
 
+R = TypeVar("R")
+
 _log = logging.getLogger(__name__)
 
 
 class Turns:
-    """For the engine's thread. ``on_drawn`` hears of each picture's seconds per step."""
+    """For the engine's thread. ``on_drawn`` hears of each picture's seconds per step;
+    ``has_neighbours``: whether other models are in memory, which may leave for a large picture.
+    """
 
     def __init__(
         self,
@@ -25,39 +36,54 @@ class Turns:
         *,
         is_closing: Callable[[], bool],
         on_drawn: Callable[[float], None],
+        has_neighbours: Callable[[], bool] = lambda: False,
     ) -> None:
         self._pipeline = pipeline
         self._is_closing = is_closing
         self._on_drawn = on_drawn
+        self._has_neighbours = has_neighbours
         self._active: Rounds[Picture] = Rounds(pipeline.capacity)
         self._finished: Rounds[Picture] = Rounds(pipeline.decode_capacity)
+        self._stalled: list[Picture] = []  # there was no memory for them; the first one goes next
+        self._is_roomier = False  # something has left memory since
 
     def __len__(self) -> int:
-        return len(self._active) + len(self._finished)
+        return self._under_way + len(self._stalled)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a turn would do anything."""
+        return self._under_way > 0 or self._may_resume()
+
+    @property
+    def stalled_since_seconds(self) -> float | None:
+        """When the picture came that has no memory, by the engine's clock; ``None``: all have."""
+        return self._stalled[0].order.came_at_seconds if self._stalled else None
 
     def has_room(self, order: Order) -> bool:
         """Whether one more may begin. What waits to be decoded counts, or it would pile up."""
-        if len(self) >= self._active.capacity.pictures:
+        if self._stalled or self._under_way >= self._active.capacity.pictures:
             return False
         others = _flights([*self._active, *self._finished])
         return self._active.has_room(order.area_pixels) and self._pipeline.joins(order.spec, others)
 
     def begin(self, order: Order) -> Faults:
-        """Takes an order into flight, unless nobody waits for it any more."""
+        """Takes an order into flight, unless nobody waits for it any more. While there is no
+        memory for it, it waits here, and nobody else begins."""
         if not order.future.set_running_or_notify_cancel():
             return []
-        picture = Picture(order, self._is_closing)
-        try:
-            picture.tell(0, order.spec.num_inference_steps)
-            picture.flight = self._pipeline.begin(order.spec, picture.tell)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the one who waits must hear it
-            return [(picture, error)]
-        self._active.add(picture)
-        return []
+        return self._take_in(Picture(order, self._is_closing))
 
     def turn(self) -> Faults:
         """One step for a group, then some decoding: so neither waits long for the other."""
-        return self._drop_cancelled() + self._step() + self._decode()
+        faults = self._drop_cancelled()
+        if self._may_resume():
+            faults += self._resume()
+        return faults + self._step() + self._decode()
+
+    def make_roomier(self) -> None:
+        """Something else has left memory: what has waited for that is tried again."""
+        self._is_roomier = True
 
     def abandon(self, reason: Exception) -> None:
         """Ends all that is in flight."""
@@ -65,15 +91,30 @@ class Turns:
             for picture in rounds:
                 rounds.remove(picture)
                 picture.fail(reason)
+        self.abandon_stalled(reason)
+
+    def abandon_stalled(self, reason: Exception) -> None:
+        """Ends what has waited for memory."""
+        for picture in self._stalled:
+            picture.fail(reason)
+        self._stalled.clear()
+
+    # ------------------------------------------------------------ parts of a turn
+
+    @property
+    def _under_way(self) -> int:
+        return len(self._active) + len(self._finished)
 
     def _drop_cancelled(self) -> Faults:
-        faults: Faults = []
+        dropped = [picture for picture in self._stalled if picture.is_cancelled]
+        for picture in dropped:
+            self._stalled.remove(picture)
         for rounds in (self._active, self._finished):
             for picture in rounds:
                 if picture.is_cancelled:
-                    rounds.remove(picture)
-                    faults.append((picture, Cancelled("the picture was cancelled")))
-        return faults
+                    self._leave(rounds, picture)
+                    dropped.append(picture)
+        return [(picture, Cancelled("the picture was cancelled")) for picture in dropped]
 
     def _step(self) -> Faults:
         faults: Faults = []
@@ -81,17 +122,16 @@ class Turns:
         def act(pictures: Sequence[Picture]) -> list[Exception | None]:
             return self._pipeline.step(_flights(pictures))
 
-        def on_full(pictures: Sequence[Picture]) -> None:
-            self._shrink(self._active, pictures, "drawn")
-
-        for picture, fault in in_halves(act, self._active.turn(), on_full):
+        for picture, fault in self._in_turn(self._active, act, "drawn"):
             error = fault or _told(picture)
             if error is not None:
-                self._active.remove(picture)
-                faults.append((picture, error))
+                self._leave(self._active, picture)
+                faults += self._ended(picture, error)
             elif picture.flight is not None and picture.flight.is_finished:
                 self._active.remove(picture)
                 self._finished.add(picture)
+            else:
+                picture.show(self._pipeline.preview)
         return faults
 
     def _decode(self) -> Faults:
@@ -100,31 +140,80 @@ class Turns:
         def act(pictures: Sequence[Picture]) -> list[Image | Exception]:
             return self._pipeline.decode(_flights(pictures))
 
-        def on_full(pictures: Sequence[Picture]) -> None:
-            self._shrink(self._finished, pictures, "decoded")
-
-        for picture, made in in_halves(act, self._finished.turn(), on_full):
-            self._finished.remove(picture)
+        for picture, made in self._in_turn(self._finished, act, "decoded"):
+            self._leave(self._finished, picture)
             try:
                 if isinstance(made, Exception):
                     raise made
                 seconds = picture.finish(made)
-            except Exception as error:  # noqa: BLE001 - as above
-                faults.append((picture, error))
+            except Exception as error:  # noqa: BLE001 - as in _take_in
+                faults += self._ended(picture, error)
             else:
                 self._on_drawn(seconds / picture.order.spec.num_inference_steps)
         return faults
 
+    def _leave(self, rounds: Rounds[Picture], picture: Picture) -> None:
+        rounds.remove(picture)
+        self._is_roomier = True
+
+    # ------------------------------------------------------------ too little memory
+
+    def _take_in(self, picture: Picture) -> Faults:
+        order = picture.order
+        try:
+            picture.tell(0, order.spec.num_inference_steps)
+            picture.flight = self._pipeline.begin(order.spec, picture.tell)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the one who waits must hear it
+            return self._ended(picture, error, others=self._under_way)
+        self._active.add(picture)
+        return []
+
+    def _ended(self, picture: Picture, error: Exception, *, others: int = 0) -> Faults:
+        """A picture that had too little memory waits, if something might leave that has some."""
+        if not isinstance(error, MemoryError) or not (others or self._has_neighbours()):
+            return [(picture, error)]
+        _log.info("a picture of %s waits for memory", picture.order.spec.model)
+        self._stalled.append(picture)
+        self._is_roomier = False
+        return []
+
+    def _may_resume(self) -> bool:
+        """When something has left, or nothing is there that could."""
+        if not self._stalled:
+            return False
+        if self._is_roomier or any(picture.is_cancelled for picture in self._stalled):
+            return True
+        return not (self._under_way or self._has_neighbours())
+
+    def _resume(self) -> Faults:
+        picture = self._stalled.pop(0)
+        if picture.flight is None:
+            return self._take_in(picture)
+        (self._finished if picture.flight.is_finished else self._active).add(picture)
+        return []
+
     @staticmethod
-    def _shrink(rounds: Rounds[Picture], pictures: Sequence[Picture], what: str) -> None:
-        if rounds.shrink(pictures):
-            _log.warning(
-                "not enough memory for %d pictures at once; from now on at most %.2f megapixels "
-                "are %s together",
-                len(pictures),
-                rounds.capacity.area_pixels / 1e6,
-                what,
-            )
+    def _in_turn(
+        rounds: Rounds[Picture], act: Callable[[Sequence[Picture]], Sequence[R]], what: str
+    ) -> list[tuple[Picture, R | Exception]]:
+        """Does it for whoever is next. How much is done at once is less after too little memory,
+        and slowly more again when all goes well."""
+
+        def on_full(pictures: Sequence[Picture]) -> None:
+            if rounds.shrink(pictures):
+                _log.warning(
+                    "not enough memory for %d pictures at once; for now at most %.2f megapixels "
+                    "are %s together",
+                    len(pictures),
+                    rounds.capacity.area_pixels / 1e6,
+                    what,
+                )
+
+        together = rounds.turn()
+        results = in_halves(act, together, on_full)
+        if not any(isinstance(result, MemoryError) for _, result in results):
+            rounds.grow(together)
+        return results
 
 
 def _flights(pictures: Sequence[Picture]) -> list[Flight]:

@@ -59,11 +59,12 @@ def test_a_picture_with_its_steps(spec: ImageSpec) -> None:
     assert steps == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-def test_all_is_drawn_by_one_thread_that_also_loads(spec: ImageSpec) -> None:
-    threads = set()
+def test_all_is_drawn_by_one_thread_and_another_one_loads(spec: ImageSpec) -> None:
+    threads: set[str] = set()
+    loaders: list[str] = []
 
     def load() -> Pipeline:
-        threads.add(threading.current_thread().name)
+        loaders.append(threading.current_thread().name)
         return FakePipeline()
 
     engine = Engine([Holding("shapes", load)])
@@ -76,6 +77,7 @@ def test_all_is_drawn_by_one_thread_that_also_loads(spec: ImageSpec) -> None:
         future.result(WAIT_SECONDS)
     assert engine.close()
     assert threads == {"sdq-engine"}
+    assert loaders == ["sdq-loader"]
 
 
 def test_cancelled_between_two_steps(spec: ImageSpec) -> None:
