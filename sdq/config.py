@@ -50,6 +50,12 @@ class ServerSettings:
 @dataclass(frozen=True)
 class WorkerSettings:
     device: str = "auto"
+    dtype: str = "auto"
+    compile: bool = False  # the model's UNet, which takes minutes once and makes steps faster
+    offload: str = "auto"  # where weights rest: on the device, or off it by parts or by layers
+    keep_alive_seconds: float = 0.0  # an idle model leaves memory after so long; 0: it stays
+    memory_budget_bytes: int = 0  # of the device, for all models; 0: nearly all that is free
+    measure_seconds: float = 60.0  # at install, beyond the proof picture; 0: not at all
     concurrency: int = 0  # jobs in hand at once; 0: what the device draws at once, and some more
     drain_seconds: float = 60.0  # how long begun pictures may go on after the first signal
 
@@ -136,6 +142,7 @@ _MOST: dict[str, float] = {
     "server.max_prompt_characters": 4_000,  # the protocol's own ceilings
     "server.max_count": 1_000,
     "worker.drain_seconds": 86_400,
+    "worker.measure_seconds": 3_600,
 }
 _LEAST = {
     "server.max_connections": 1,
@@ -143,6 +150,16 @@ _LEAST = {
     "server.max_count": 1,
     "server.max_queued_jobs": 1,
 }
+
+CHOICES = {
+    "worker.dtype": ("auto", "float32", "bfloat16", "float16"),
+    "worker.offload": ("auto", "none", "model", "sequential"),
+}
+_WORDS = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
+"""How people write yes and no, in whatever case."""
 
 _SHORT_VARIABLES = {"client.server": "SDQ_SERVER", "server.redis": "SDQ_REDIS"}
 
@@ -229,8 +246,11 @@ def _fill(
 
 
 def _checked(value: object, field: "Field[Any]", name: str, where: str) -> object:
-    """A value as the type of its default, inside its bounds."""
+    """A value as the type of its default, inside its bounds, one of its choices."""
     value = _coerce(value, type(field.default), where)
+    choices = CHOICES.get(name, ())
+    if choices and value not in choices:
+        raise UsageError(f"{where}: {value!r} is not one of {', '.join(choices)}")
     if isinstance(value, int | float):
         least, most = _LEAST.get(name, 0), _MOST.get(name, float("inf"))
         if not (least <= value <= most and value < float("inf")):  # not a number fails too
@@ -243,7 +263,9 @@ def _coerce(value: object, kind: type[Any], where: str) -> object:
     """Text is parsed and a whole number may stand for a float; other types are not bent."""
     coerced = value
     try:
-        if (isinstance(value, str) and kind is not str) or (kind is float and type(value) is int):
+        if isinstance(value, str) and kind is bool:  # bool("false") is true
+            coerced = _WORDS.get(value.strip().lower())
+        elif (isinstance(value, str) and kind is not str) or (kind is float and type(value) is int):
             coerced = kind(value)
     except (ValueError, OverflowError) as error:
         raise UsageError(f"{where}: {value!r} is not {_called(kind)}") from error
@@ -253,7 +275,8 @@ def _coerce(value: object, kind: type[Any], where: str) -> object:
 
 
 def _called(kind: type[Any]) -> str:
-    return {int: "a whole number", float: "a number", str: "text"}.get(kind, kind.__name__)
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    return words.get(kind, kind.__name__)
 
 
 def split_address(address: str, default_port: int) -> tuple[str, int]:

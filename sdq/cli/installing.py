@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sdq.cli.output import as_bytes, plain, print_json, tell
+from sdq.cli.output import as_bytes, as_duration, plain, print_json, tell
 
 if TYPE_CHECKING:
-    from sdq.worker.install import InstallProgress
+    from sdq.worker.install import Installed, InstallProgress
 
 JSON_INTERVAL_SECONDS = 0.5
 """The least time between two objects of one phase of one file."""
@@ -19,7 +19,9 @@ Report = Callable[["InstallProgress"], None]
 _WORDS = {
     "download": "fetching",
     "verify": "verifying",
+    "load": "loading",
     "canary": "drawing a first picture",
+    "measure": "measuring",
 }
 
 
@@ -35,9 +37,50 @@ def reporter(as_json: bool) -> Iterator[Report]:
         yield _line_reporter()
 
 
+def say_installed(done: "Installed", as_json: bool) -> None:
+    """How an installation ended: a line for people, or an object."""
+    profile = done.profile
+    if as_json:
+        print_json(
+            {
+                "phase": "installed",
+                "model_id": done.model_id,
+                "folder": str(done.folder),
+                "worker_id": done.worker_id,
+                "canary_seconds": profile.canary_seconds,
+                "already": done.already,
+                "is_moved": done.is_moved,
+                "device": profile.device_label,
+                "dtype": profile.dtype,
+                "offload": profile.offload,
+                "at_once": profile.at_once,
+                "turn_seconds": profile.turn_seconds,
+                "weights_bytes": profile.weights_bytes,
+                "peak_bytes": profile.peak_bytes,
+            }
+        )
+        return
+    how = "was installed already" if done.already else "is installed"
+    tell(
+        f"{plain(done.model_id)} {how}: worker {plain(done.worker_id)}, "
+        f"a picture in {as_duration(profile.canary_seconds)}, {profile.at_once} at once "
+        f"in {profile.dtype} on {plain(profile.device_label)}"
+    )
+    if done.is_moved:
+        tell("this worker, with all its models, draws for that server's Redis from now on")
+
+
 def _what(progress: "InstallProgress") -> str:
+    words = _words_of(progress)
+    if not words:
+        return ""
+    more = f"{progress.at_once} at once" if progress.phase == "measure" else plain(progress.file)
+    return f"{words} {more}".rstrip()
+
+
+def _words_of(progress: "InstallProgress") -> str:
     words = _WORDS.get(progress.phase, "")
-    return f"{words} {plain(progress.file)}" if words and progress.file else words
+    return f"{plain(progress.model_id)}: {words}" if words else ""
 
 
 def _json_reporter() -> Report:
@@ -45,7 +88,8 @@ def _json_reporter() -> Report:
 
     def report(progress: "InstallProgress") -> None:
         nonlocal last
-        now, step = time.monotonic(), (progress.phase, progress.file)
+        now = time.monotonic()
+        step = (progress.phase, progress.file, progress.at_once)
         is_whole = progress.done_bytes == progress.total_bytes
         if step == last[0] and now - last[1] < JSON_INTERVAL_SECONDS and not is_whole:
             return
@@ -53,9 +97,11 @@ def _json_reporter() -> Report:
         print_json(
             {
                 "phase": progress.phase,
+                "model_id": progress.model_id,
                 "file": progress.file,
                 "done_bytes": progress.done_bytes,
                 "total_bytes": progress.total_bytes,
+                "at_once": progress.at_once,
             }
         )
 
@@ -64,14 +110,14 @@ def _json_reporter() -> Report:
 
 def _line_reporter() -> Report:
     """Each file that is fetched, and the other phases once: a model may have dozens of files."""
-    told: set[str] = set()
+    told: set[tuple[str, str]] = set()
 
     def report(progress: "InstallProgress") -> None:
-        is_fetched = progress.phase == "download"
-        what = _what(progress) if is_fetched else _WORDS.get(progress.phase, "")
-        if what and what not in told:
-            told.add(what)
-            tell(what)
+        what = _what(progress)
+        step = (progress.phase, what if progress.phase == "download" else "")
+        if what and step not in told:
+            told.add(step)
+            tell(what if progress.phase == "download" else _words_of(progress))
 
     return report
 

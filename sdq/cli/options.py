@@ -6,8 +6,11 @@ from typing import Annotated, Any
 import typer
 
 from sdq.config import Settings
+from sdq.errors import UsageError
 
 _FILES = "Files and output"
+_DRAWING = "How to draw"
+_UNITS = {"": 1, "b": 1, "kib": 1024, "mib": 1024**2, "gib": 1024**3, "tib": 1024**4}
 
 Server = Annotated[
     str | None,
@@ -45,13 +48,84 @@ Model = Annotated[
         "--model", metavar="ID", help="The model. Default: the server's.", show_default=False
     ),
 ]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="ID",
+        help="A model; give it again for more of them. Default: the server's.",
+        show_default=False,
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(
         "--device",
         metavar="NAME",
-        help="Where to draw: auto, cpu, cuda, cuda:1, mps.",
+        help="Where to draw: auto, cpu, cuda, cuda:1, mps, xpu.",
         show_default=False,
+        rich_help_panel=_DRAWING,
+    ),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        metavar="NAME",
+        help="The precision: auto, float16, bfloat16, float32. auto: float16 on a GPU; on a CPU "
+        "whichever install has found faster.",
+        show_default=False,
+        rich_help_panel=_DRAWING,
+    ),
+]
+Compile = Annotated[
+    bool | None,
+    typer.Option(
+        "--compile/--no-compile",
+        help="Compile the model: minutes once, then faster steps. Default: not.",
+        show_default=False,
+        rich_help_panel=_DRAWING,
+    ),
+]
+Offload = Annotated[
+    str | None,
+    typer.Option(
+        "--offload",
+        metavar="HOW",
+        help="For a GPU with little memory: auto, none, model (a part of the model at a time), "
+        "sequential (a layer at a time, slow).",
+        show_default=False,
+        rich_help_panel=_DRAWING,
+    ),
+]
+KeepAlive = Annotated[
+    float | None,
+    typer.Option(
+        "--keep-alive",
+        metavar="SECONDS",
+        help="How long an idle model stays in memory; 0: always.",
+        show_default=False,
+        rich_help_panel=_DRAWING,
+    ),
+]
+MemoryBudget = Annotated[
+    str | None,
+    typer.Option(
+        "--memory-budget",
+        metavar="SIZE",
+        help="Memory of the device for all models together, as 6GiB; 0: nearly all that is free.",
+        show_default=False,
+        rich_help_panel=_DRAWING,
+    ),
+]
+MeasureSeconds = Annotated[
+    float | None,
+    typer.Option(
+        "--measure",
+        metavar="SECONDS",
+        help="How long to measure at most, beyond the proof picture; 0: not at all.",
+        show_default="60",
+        rich_help_panel=_DRAWING,
     ),
 ]
 Concurrency = Annotated[
@@ -98,6 +172,23 @@ def settings(**flags: object) -> Settings:
     from sdq.config import load
 
     return load().with_flags(**flags)
+
+
+def size_bytes(text: str | None, flag: str) -> int | None:
+    """The bytes of ``6GiB``, ``6g``, ``512 MiB`` or ``1000``. Raises `UsageError`."""
+    if text is None:
+        return None
+    number = text.strip().lower().rstrip("bgikmt ")
+    unit = text.strip().lower()[len(number) :].strip()
+    factor = _UNITS.get(unit, _UNITS.get(f"{unit}ib"))
+    try:
+        if factor is None or not 0 <= float(number) < float("inf"):
+            raise ValueError
+        return int(float(number) * factor)
+    except ValueError:
+        raise UsageError(
+            f"{flag}: {text!r} is no size", hint="write it as 6GiB or 500MiB"
+        ) from None
 
 
 def run(command: Coroutine[Any, Any, int]) -> int:

@@ -10,7 +10,7 @@ def up(
     data_dir: options.DataDir = None,
     device: options.Device = None,
     concurrency: options.Concurrency = None,
-    model: options.Model = None,
+    model: options.Models = None,
 ) -> int:
     """Run Redis, a server and a worker on this machine, until Ctrl-C.
 
@@ -18,6 +18,7 @@ def up(
     Examples:
       sdq up
       sdq up --host 0.0.0.0 --device cuda
+      sdq up --model sd15 --model sdxl
     """
     chosen = options.settings(
         server__host=host,
@@ -29,4 +30,4 @@ def up(
     )
     from sdq.stack.up import run_up
 
-    return run_up(chosen, model=model)
+    return run_up(chosen, models=model or ())

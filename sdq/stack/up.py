@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from sdq.config import Settings, split_address, variable_of
@@ -28,19 +28,19 @@ WORKER_STOP_SECONDS = 8.0
 next start."""
 
 
-def run_up(settings: Settings, *, model: str | None = None) -> int:
+def run_up(settings: Settings, *, models: Sequence[str] = ()) -> int:
     """Runs the whole stack until SIGINT (130) or SIGTERM (0) and returns that exit code.
 
-    ``model``: the one to install, ``None`` for the server's default. Raises `StackError`: it
+    ``models``: those to install, none for the server's default. Raises `StackError`: it
     runs already in this home, or a part does not start or keeps crashing.
     """
-    return asyncio.run(_up(settings, model))
+    return asyncio.run(_up(settings, models))
 
 
-async def _up(settings: Settings, model: str | None) -> int:
+async def _up(settings: Settings, models: Sequence[str]) -> int:
     with StopSignals() as signals, _only_one(settings) as lock, ExitStack() as held:
         async with Supervisor() as supervisor:
-            await signals.interrupt(_Parts(settings, model, supervisor, lock).run(held))
+            await signals.interrupt(_Parts(settings, models, supervisor, lock).run(held))
             if signals.stop.is_set():
                 say("sdq stops …")
     return signals.exit_code
@@ -66,10 +66,10 @@ class _Parts:
     """Starts the parts in their order."""
 
     def __init__(
-        self, settings: Settings, model: str | None, supervisor: Supervisor, lock: LockFile
+        self, settings: Settings, models: Sequence[str], supervisor: Supervisor, lock: LockFile
     ) -> None:
         self._settings = settings
-        self._model = model
+        self._models = models
         self._supervisor = supervisor
         self._lock = lock
         self._logs = settings.home.run_dir
@@ -106,7 +106,7 @@ class _Parts:
         self._env[variable_of("client.server")] = address
 
     async def _install(self) -> None:
-        chosen = ["--model", self._model] if self._model else []
+        chosen = [word for model in self._models for word in ("--model", model)]
         if await run_to_end(_sdq("worker", "install", *chosen), self._env):
             raise StackError(
                 "the worker could not be installed, so nothing can be drawn here",

@@ -11,6 +11,9 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from sdq.config import Home
 from sdq.errors import SdqError
@@ -26,6 +29,7 @@ from sdq.testing.stepping import SteppingFake
 from sdq.worker import app, models
 from sdq.worker.flight import Capacity, Drawer, Pipeline
 from sdq.worker.pipelines import SCHEDULERS
+from sdq.worker.profile import DrawOptions, Profile
 
 _SIDE_PIXELS = 64
 _MAX_SIDE_PIXELS = 1024
@@ -59,13 +63,34 @@ def fake_manifest(model_id: str = "shapes", fingerprint: str = "") -> ModelManif
     )
 
 
+def fake_profile(**changes: Any) -> Profile:
+    """What a measurement might have found: two at once pay, four do not."""
+    measured = Profile(
+        options=DrawOptions(),
+        device_name="cpu",
+        device_label="fake",
+        dtype="float32",
+        offload="none",
+        canary_seconds=0.5,
+        load_seconds=0.1,
+        weights_bytes=1_000_000,
+        peak_bytes=3_000_000,
+        at_once=2,
+        area_pixels=2 * _SIDE_PIXELS**2,
+        turn_seconds={1: 0.02, 2: 0.03, 4: 0.06},
+    )
+    return msgspec.structs.replace(measured, **changes)
+
+
 def fake_config(
-    redis_url: str, worker_id: str = "fake-worker", manifest: ModelManifest | None = None
+    redis_url: str, worker_id: str = "fake-worker", *manifests: ModelManifest
 ) -> models.WorkerConfig:
-    """The configuration of a worker that was never installed."""
-    canary = models.Canary(device="auto", draw_seconds=0.0)
-    installed = models.InstalledModel(manifest or fake_manifest(), canary)
-    return models.WorkerConfig(redis_url=redis_url, worker_id=worker_id, models=(installed,))
+    """The configuration of a worker that was never installed; one model when none is named."""
+    installed = tuple(
+        models.InstalledModel(manifest, fake_profile())
+        for manifest in manifests or (fake_manifest(),)
+    )
+    return models.WorkerConfig(redis_url=redis_url, worker_id=worker_id, models=installed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,6 +12,9 @@ from sdq.worker.flight import Capacity
 ACCELERATORS = ("cuda", "mps", "xpu")
 """Tried in this order by ``auto``, before the CPU."""
 
+DTYPES = ("float32", "bfloat16", "float16")
+"""As torch spells them. A device that cannot draw with one fails the proof at install."""
+
 CPU_CAPACITY = Capacity(pictures=8, area_pixels=8 * 128 * 128)
 """Stacking feeds a CPU's cores better while pictures are small: with the built-in model a step
 of eight costs half as much for each of them as a step of one. From about 256 × 256 on it gives
@@ -37,12 +40,17 @@ class Device(msgspec.Struct, frozen=True):
         return self.label
 
 
-def choose(device: str = "auto") -> Device:
+def choose(device: str = "auto", dtype: str = "auto") -> Device:
     """The asked device: ``auto``, ``cpu``, ``cuda``, ``mps``, ``xpu`` or one by number, ``cuda:1``.
 
-    Half precision on accelerators, single on the CPU, where halves are slow or missing.
-    Imports torch (seconds). Raises `UsageError` when the device is not there.
+    ``dtype``: ``auto`` is half precision on accelerators and single on the CPU, where halves are
+    slow or missing, unless an install has measured otherwise. Imports torch (seconds). Raises
+    `UsageError` when the device is not there, or no device or dtype at all.
     """
+    if dtype not in ("auto", *DTYPES):
+        raise UsageError(
+            f"{dtype!r} is no precision to draw with", hint=f"choose auto, {', '.join(DTYPES)}"
+        )
     torch = _torch()
     kind, _, number = device.partition(":")
     if kind == "auto" and not number:
@@ -59,8 +67,18 @@ def choose(device: str = "auto") -> Device:
             hint=f"this computer has: {', '.join(available())}; `auto` takes the first",
         )
     name = f"{kind}:{number}" if number else kind
-    dtype = "float32" if kind == "cpu" else "float16"
+    if dtype == "auto":
+        dtype = "float32" if kind == "cpu" else "float16"
     return Device(name=name, dtype=dtype, label=_label(torch, kind, int(number or 0)))
+
+
+def settle(device: Device) -> None:
+    """Returns when the device has done all that it was handed; the CPU always has."""
+    kind = device.name.partition(":")[0]
+    if kind == "mps":
+        _torch().mps.synchronize()
+    elif kind != "cpu":
+        getattr(_torch(), kind).synchronize(device.name)
 
 
 def capacity_of(device: Device) -> Capacity:

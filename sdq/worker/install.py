@@ -1,4 +1,4 @@
-"""``sdq worker install``: fetch, verify, draw a canary, and only then write the configuration."""
+"""``sdq worker install``: fetch, verify, prove, measure, and only then write the configuration."""
 
 import platform
 import re
@@ -10,15 +10,18 @@ from typing import Literal
 import msgspec
 
 from sdq.config import Home
-from sdq.errors import GenerationFailed, ModelError, SdqError, UsageError
+from sdq.errors import ModelError, UsageError
 from sdq.protocol.messages import WorkerSettings
-from sdq.protocol.model import ModelManifest, canary_spec, fingerprint_of
+from sdq.protocol.model import ModelManifest, fingerprint_of
 from sdq.worker import canary, models
+from sdq.worker.calibration import MEASURE_SECONDS, calibrate, loader_of
+from sdq.worker.devices import Device, choose
 from sdq.worker.download import fetch_file, place
-from sdq.worker.engine import DrawnImage, Engine
-from sdq.worker.holding import Holding
+from sdq.worker.profile import DrawOptions, Profile
 
-Phase = Literal["download", "verify", "canary", "done"]
+Phase = Literal["download", "verify", "load", "canary", "measure", "done"]
+
+AUTO = DrawOptions()
 
 
 class InstallProgress(msgspec.Struct, frozen=True):
@@ -28,14 +31,22 @@ class InstallProgress(msgspec.Struct, frozen=True):
     file: str
     done_bytes: int
     total_bytes: int
+    model_id: str = ""
+    at_once: int = 0  # pictures in the turns that are measured
 
 
 class Installed(msgspec.Struct, frozen=True):
     folder: Path
     model_id: str
-    canary_seconds: float
     worker_id: str
+    profile: Profile
     already: bool = False  # nothing had to be done
+    is_moved: bool = False  # the worker has worked for another Redis before, with all its models
+
+
+class Removed(msgspec.Struct, frozen=True):
+    folder: Path  # its files are still there
+    left: tuple[str, ...]  # the ids of the models that stay
 
 
 Report = Callable[[InstallProgress], None]
@@ -45,41 +56,64 @@ def install(
     settings: WorkerSettings,
     home: Home,
     *,
-    device: str = "auto",
+    options: DrawOptions = AUTO,
+    measure_seconds: float = MEASURE_SECONDS,
     report: Report = lambda progress: None,
 ) -> Installed:
-    """Makes this home a worker of the model in ``settings``.
+    """Makes this home a worker of the model in ``settings``, beside those that it has.
 
     Waits for another install in the same home. What is there and right is not fetched again;
-    when all is there and the configuration is the same, nothing else happens. A worker holds
-    one model: installing another one takes its place in the configuration, the files stay.
+    when all is there and was measured with the same ``options`` on the same device, nothing else
+    happens. A model of the same id is replaced; its files stay. A worker speaks with one Redis:
+    the newest install says with which, for all models (`Installed.is_moved`).
 
-    Raises `DownloadError` (link, hash), `ModelError` (files, canary), `UsageError` (device).
+    Raises `DownloadError` (link, hash), `ModelError` (files, proof), `UsageError` (device).
     Safe to cancel: the configuration is written at the very end, parts of files are kept.
     """
     manifest = settings.model
     _check_manifest(manifest)
+    device = choose(options.device, options.dtype)
+
+    def tell(progress: InstallProgress) -> None:
+        report(msgspec.structs.replace(progress, model_id=manifest.model_id))
+
     with models.locked(home.worker_dir / "install.lock", wait=True):
         folder = models.model_folder(home, manifest)
         known = _known(home)
         doubted = canary.is_marked(home)  # nothing of it is taken at its word
-        fetched = _fetch_all(manifest, folder, report, all_anew=doubted)
-        proof = _proof(known, manifest, device) if not fetched and not doubted else None
-        already = proof is not None
-        if proof is None:
-            report(InstallProgress("canary", "", 0, 0))
-            proof = models.Canary(device, _draw_canary(folder, manifest, device).draw_seconds)
-        worker_id = known.worker_id if known else _new_worker_id()
-        wanted = models.WorkerConfig(
-            redis_url=settings.redis_url,
-            worker_id=worker_id,
-            models=(models.InstalledModel(manifest, proof),),
-        )
-        if wanted != known:
-            models.save_config(home, wanted)
+        fetched = _fetch_all(manifest, folder, tell, all_anew=doubted)
+        profile = _counting(known, manifest, options, device, to_be_measured=measure_seconds > 0)
+        already = profile is not None and not fetched and not doubted
+        if profile is None or not already:
+            profile = calibrate(
+                loader_of(folder, manifest, options),
+                manifest,
+                options,
+                device,
+                measure_seconds=measure_seconds,
+                report=lambda phase, at_once: tell(InstallProgress(phase, "", 0, 0, "", at_once)),
+            )
+        is_moved = _save(home, known, settings, models.InstalledModel(manifest, profile))
         canary.unmark(home)
-        report(InstallProgress("done", "", 0, 0))
-    return Installed(folder, manifest.model_id, proof.draw_seconds, worker_id, already)
+        tell(InstallProgress("done", "", 0, 0))
+        worker_id = models.load_config(home).worker_id
+    return Installed(folder, manifest.model_id, worker_id, profile, already, is_moved)
+
+
+def remove(home: Home, model_id: str) -> Removed:
+    """Takes a model out of the configuration; its files stay. A worker that runs keeps it until
+    its next start. Raises `UsageError` when it is not installed."""
+    with models.locked(home.worker_dir / "install.lock", wait=True):
+        config = models.load_config(home)
+        found = config.find(model_id)
+        if found is None:
+            ids = ", ".join(held.model_id for held in config.held())
+            raise UsageError(f"{model_id!r} is not installed here", hint=f"installed: {ids}")
+        left = config.without(model_id)
+        models.save_config(home, left)
+    return Removed(
+        models.model_folder(home, found.manifest), tuple(held.model_id for held in left.held())
+    )
 
 
 def _check_manifest(manifest: ModelManifest) -> None:
@@ -91,11 +125,45 @@ def _check_manifest(manifest: ModelManifest) -> None:
 
 
 def _known(home: Home) -> models.WorkerConfig | None:
-    """The present configuration; a broken one counts as none, it is about to be replaced."""
+    """The present configuration; one that cannot be read counts as none, it will be replaced."""
     try:
-        return models.load_config(home)
+        return models.read_config(home)
     except UsageError:
         return None
+
+
+def _counting(
+    known: models.WorkerConfig | None,
+    manifest: ModelManifest,
+    options: DrawOptions,
+    device: Device,
+    *,
+    to_be_measured: bool,
+) -> Profile | None:
+    """What an earlier install has found, when it still says something, and enough."""
+    found = known.find(manifest.model_id) if known else None
+    if found is None or found.manifest.fingerprint != manifest.fingerprint:
+        return None
+    is_enough = bool(found.profile.turn_seconds) or not to_be_measured
+    return found.profile if is_enough and found.profile.counts(options, device) else None
+
+
+def _save(
+    home: Home,
+    known: models.WorkerConfig | None,
+    settings: WorkerSettings,
+    installed: models.InstalledModel,
+) -> bool:
+    """Writes the configuration if it is another one; whether it is another Redis's now."""
+    before = known or models.WorkerConfig(
+        redis_url=settings.redis_url,
+        worker_id=models.known_worker_id(home) or _new_worker_id(),
+        models=(),
+    )
+    wanted = msgspec.structs.replace(before.with_model(installed), redis_url=settings.redis_url)
+    if wanted != known:
+        models.save_config(home, wanted)
+    return wanted.redis_url != before.redis_url
 
 
 def _fetch_all(manifest: ModelManifest, folder: Path, report: Report, *, all_anew: bool) -> bool:
@@ -121,55 +189,6 @@ def _fetch_all(manifest: ModelManifest, folder: Path, report: Report, *, all_ane
             models.write_stamps(folder, stamps)
         done_bytes += path.stat().st_size
     return fetched
-
-
-def _proof(
-    known: models.WorkerConfig | None, manifest: ModelManifest, device: str
-) -> models.Canary | None:
-    """The canary of an earlier install, when it still says something."""
-    for installed in known.models if known else ():
-        same = installed.manifest.fingerprint == manifest.fingerprint
-        if same and installed.canary.device == device:
-            return installed.canary
-    return None
-
-
-def _draw_canary(folder: Path, manifest: ModelManifest, device_name: str) -> DrawnImage:
-    """Draws the manifest's canary with the real engine and looks at it."""
-    from sdq.worker.devices import choose
-    from sdq.worker.pipelines import load
-    from sdq.worker.stepping import engine_pipeline
-
-    device = choose(device_name)
-    holding = Holding(
-        manifest.model_id, lambda: engine_pipeline(load(folder, manifest, device), device)
-    )
-    engine = Engine([holding])
-    engine.start()
-    try:
-        engine.wait_ready()
-        drawn = engine.submit(
-            canary_spec(manifest), on_step=lambda step, steps: None, is_cancelled=lambda: False
-        ).result()
-    except GenerationFailed as error:
-        raise _unfit(manifest, device.describe(), error.message) from error
-    except SdqError:
-        raise
-    except Exception as error:  # whatever stops the proof, it is said in words
-        reason = f"{type(error).__name__}: {error}"
-        raise _unfit(manifest, device.describe(), reason) from error
-    finally:
-        engine.close()
-    if fault := canary.fault_of(drawn.image, canary_spec(manifest)):
-        raise _unfit(manifest, device.describe(), fault)
-    return drawn
-
-
-def _unfit(manifest: ModelManifest, device: str, reason: str) -> ModelError:
-    return ModelError(
-        f"{manifest.model_id} was fetched, but its proof picture failed on {device}: {reason}",
-        hint="the worker was not set up; try another device with --device cpu",
-    )
 
 
 def _new_worker_id() -> str:

@@ -21,22 +21,16 @@ from sdq.errors import ModelError, OutputError, UsageError
 from sdq.protocol.model import ModelFile, ModelManifest, Sha256, WorkerId
 from sdq.storage import LockFile, LockHeld, replace_file
 from sdq.worker.download import place, sha256_of
+from sdq.worker.profile import Profile
 
 INSTALL_HINT = "run `sdq worker install` first"
 REPAIR_HINT = "run `sdq worker install` to fetch it again"
 STAMP_NAME = ".stamp.json"
 
 
-class Canary(msgspec.Struct, frozen=True):
-    """The proof picture of the installation."""
-
-    device: str  # as it was asked for: auto, cuda:1
-    draw_seconds: float
-
-
 class InstalledModel(msgspec.Struct, frozen=True):
     manifest: ModelManifest
-    canary: Canary
+    profile: Profile
 
 
 class WorkerConfig(msgspec.Struct, frozen=True):
@@ -44,17 +38,39 @@ class WorkerConfig(msgspec.Struct, frozen=True):
 
     redis_url: str
     worker_id: WorkerId
-    models: tuple[InstalledModel, ...]  # one for now: the engine holds one pipeline
+    models: tuple[InstalledModel, ...]  # in the order of their first installation
 
     @property
     def model(self) -> ModelManifest:
-        """The model that this worker draws with."""
+        """The first of the models."""
         return self.models[0].manifest
 
     def held(self) -> tuple[HeldModel, ...]:
         """The models as the heartbeat names them."""
         manifests = [installed.manifest for installed in self.models]
         return tuple(HeldModel(found.model_id, found.fingerprint) for found in manifests)
+
+    def find(self, model_id: str) -> InstalledModel | None:
+        found = (one for one in self.models if one.manifest.model_id == model_id)
+        return next(found, None)
+
+    def with_model(self, installed: InstalledModel) -> "WorkerConfig":
+        """One model more, or in the place of the one of the same id."""
+        by_id = {one.manifest.model_id: one for one in self.models}
+        by_id[installed.manifest.model_id] = installed
+        return msgspec.structs.replace(self, models=tuple(by_id.values()))
+
+    def without(self, model_id: str) -> "WorkerConfig":
+        kept = tuple(one for one in self.models if one.manifest.model_id != model_id)
+        return msgspec.structs.replace(self, models=kept)
+
+
+class _Older(msgspec.Struct, frozen=True):
+    """What every ``worker.json`` has had, whatever else was in it."""
+
+    redis_url: str
+    worker_id: WorkerId
+    models: tuple[dict[str, object], ...]
 
 
 class FileStamp(msgspec.Struct, frozen=True):
@@ -78,19 +94,52 @@ def model_folder(home: Home, manifest: ModelManifest) -> Path:
 
 
 def load_config(home: Home) -> WorkerConfig:
-    """The worker's configuration. Raises `UsageError` when it is missing or broken."""
+    """The worker's configuration, with one model at least.
+
+    Raises `UsageError` when it is missing, broken, or of an older sdq.
+    """
+    config = read_config(home)
+    if not config.models:
+        raise _nothing_installed(home)
+    return config
+
+
+def read_config(home: Home) -> WorkerConfig:
+    """The same; it may be without a model, once the last one was removed."""
     path = config_file(home)
     try:
-        config = msgspec.json.decode(path.read_bytes(), type=WorkerConfig)
+        return msgspec.json.decode(_config_bytes(home), type=WorkerConfig)
     except FileNotFoundError as error:
-        raise UsageError(f"no model is installed in {home.root}", hint=INSTALL_HINT) from error
+        raise _nothing_installed(home) from error
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", hint=INSTALL_HINT) from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        if _older(home) is not None:
+            raise UsageError(
+                f"{path} was written by an older sdq", hint="run `sdq worker install`"
+            ) from error
         raise UsageError(f"{path} is broken: {error}", hint=INSTALL_HINT) from error
-    if not config.models:
-        raise UsageError(f"{path} names no model", hint=INSTALL_HINT)
-    return config
+
+
+def known_worker_id(home: Home) -> WorkerId | None:
+    """Under which name this home has worked before, if it can still be read."""
+    older = _older(home)
+    return older.worker_id if older else None
+
+
+def _older(home: Home) -> _Older | None:
+    try:
+        return msgspec.json.decode(_config_bytes(home), type=_Older)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def _config_bytes(home: Home) -> bytes:
+    return config_file(home).read_bytes()
+
+
+def _nothing_installed(home: Home) -> UsageError:
+    return UsageError(f"no model is installed in {home.root}", hint=INSTALL_HINT)
 
 
 def save_config(home: Home, config: WorkerConfig) -> None:

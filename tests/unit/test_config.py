@@ -108,6 +108,13 @@ def test_a_variable_set_to_nothing_is_not_set(home: Path) -> None:
         ("[server]\nmax_count = 0", "server.max_count"),
         ("[server]\nmax_connections = 0", "server.max_connections"),
         ("[worker]\nconcurrency = -1", "worker.concurrency"),
+        ("[worker]\ncompile = 1", "worker.compile"),
+        ("[worker]\ncompile = 'perhaps'", "worker.compile"),
+        ("[worker]\ndtype = 'half'", "auto, float32, bfloat16, float16"),
+        ("[worker]\ndtype = ''", "worker.dtype"),
+        ("[worker]\noffload = true", "worker.offload"),
+        ("[worker]\nkeep_alive_seconds = -1", "worker.keep_alive_seconds"),
+        ("[worker]\nmemory_budget_bytes = 1.5", "worker.memory_budget_bytes"),
         ("[server", "config.toml"),
         ("[server]\nport = 1" + "0" * 5000, "config.toml"),
         ("a = " + "[" * 100_000, "config.toml"),
@@ -132,6 +139,12 @@ def test_a_wrong_file_is_named(home: Path, text: str, names: str) -> None:
         ("SDQ_SERVER_RETENTION_DAYS", "nan"),
         ("SDQ_SERVER_RETENTION_DAYS", "a month"),
         ("SDQ_WORKER_CONCURRENCY", "-1"),
+        ("SDQ_WORKER_COMPILE", "2"),
+        ("SDQ_WORKER_COMPILE", "falsch"),
+        ("SDQ_WORKER_DTYPE", "fp16"),
+        ("SDQ_WORKER_OFFLOAD", "None"),
+        ("SDQ_WORKER_MEMORY_BUDGET_BYTES", "6GiB"),
+        ("SDQ_WORKER_MEASURE_SECONDS", "3601"),
     ],
 )
 def test_a_wrong_variable_is_named(home: Path, variable: str, value: str) -> None:
@@ -145,6 +158,28 @@ def test_a_wrong_variable_is_named(home: Path, variable: str, value: str) -> Non
 def test_flags_keep_to_the_bounds(home: Path, flags: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"server\."):
         loaded(home).with_flags(**flags)
+
+
+@pytest.mark.parametrize(
+    ("word", "means"),
+    [
+        *(("true", True), ("True", True), ("YES", True), ("on", True), ("1", True)),
+        *(("false", False), ("False", False), ("no", False), (" off ", False), ("0", False)),
+    ],
+)
+def test_yes_and_no(home: Path, word: str, means: bool) -> None:
+    assert loaded(home, SDQ_WORKER_COMPILE=word).worker.compile is means
+    write(home, f"[worker]\ncompile = {str(not means).lower()}\n")
+    assert loaded(home).worker.compile is not means
+    assert loaded(home).with_flags(worker__compile=means).worker.compile is means
+
+
+def test_how_a_worker_draws(home: Path) -> None:
+    settings = loaded(home, SDQ_WORKER_DTYPE="bfloat16", SDQ_WORKER_KEEP_ALIVE_SECONDS="600")
+    assert (settings.worker.dtype, settings.worker.offload) == ("bfloat16", "auto")
+    assert settings.worker.keep_alive_seconds == 600.0
+    with pytest.raises(UsageError, match=r"worker\.offload: 'disk' is not one of auto, none"):
+        settings.with_flags(worker__offload="disk")
 
 
 def test_bytes_that_are_no_text(home: Path) -> None:

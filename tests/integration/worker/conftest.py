@@ -32,9 +32,11 @@ from sdq.testing.worker import fake_manifest
 from sdq.worker.download import sha256_of
 from sdq.worker.install import Installed, install
 from sdq.worker.pipelines import SCHEDULERS
+from sdq.worker.profile import DrawOptions
 
 CHECKOUT = Path(sdq.__file__).parents[1]
 PATIENCE_SECONDS = 60.0
+OPTIONS = DrawOptions(device="cpu")
 SERVER = "server1"
 
 # Installing draws the canary in this process; diffusers has its own quarrels with numpy.
@@ -212,9 +214,14 @@ def home(sdq_home: Path) -> Home:
 
 
 @pytest.fixture
-def install_shapes(home: Home, shapes: ModelManifest, redis_url: str) -> Callable[[], Installed]:
-    """Installs the real model into this test's home."""
-    return lambda: install(WorkerSettings(1, redis_url, shapes), home, device="cpu")
+def install_shapes(home: Home, shapes: ModelManifest, redis_url: str) -> Callable[..., Installed]:
+    """Installs the real model into this test's home; measured only when a test asks for that."""
+
+    def begin(measure_seconds: float = 0.0) -> Installed:
+        settings = WorkerSettings(1, redis_url, shapes)
+        return install(settings, home, options=OPTIONS, measure_seconds=measure_seconds)
+
+    return begin
 
 
 @pytest.fixture

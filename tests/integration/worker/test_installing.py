@@ -16,7 +16,10 @@ from sdq.errors import DownloadError
 from sdq.protocol.messages import WorkerSettings
 from sdq.protocol.model import ModelManifest, fingerprint_of
 from sdq.worker import http_source, models
-from sdq.worker.install import install
+from sdq.worker.install import Installed, install
+from sdq.worker.profile import DrawOptions
+
+CPU = DrawOptions(device="cpu")
 
 
 def changed(manifest: ModelManifest, **changes: Any) -> ModelManifest:
@@ -61,6 +64,26 @@ def test_a_changed_file_is_found_and_mended(
     assert models.check_files(home, models.load_config(home).model) == installed.folder
 
 
+def test_what_is_measured_of_the_built_in_model(
+    install_shapes: Callable[..., Installed], home: Home
+) -> None:
+    profile = install_shapes(measure_seconds=20.0).profile
+    assert profile.options == CPU
+    assert profile.device_name == "cpu"
+    assert profile.dtype in ("float32", "bfloat16")
+    assert profile.offload == "none"
+    assert {1, 2} <= set(profile.turn_seconds)
+    assert all(seconds > 0 for seconds in profile.turn_seconds.values())
+    assert profile.at_once in profile.turn_seconds
+    assert profile.area_pixels == profile.at_once * 128 * 128
+    item_bytes = {"float32": 4, "bfloat16": 2}[profile.dtype]
+    assert 5_000_000 < profile.weights_bytes / item_bytes < 20_000_000
+    assert profile.canary_seconds > profile.turn_seconds[1]
+    if sys.platform == "linux":
+        assert profile.peak_bytes > profile.weights_bytes
+    assert models.load_config(home).models[0].profile == profile
+
+
 def test_nothing_is_installed() -> None:
     refused = run_worker()
     assert refused.returncode == 2
@@ -70,7 +93,7 @@ def test_nothing_is_installed() -> None:
 def test_a_wrong_hash(home: Home, shapes: ModelManifest, redis_url: str) -> None:
     manifest = changed(shapes, sha256="0" * 64)
     with pytest.raises(DownloadError, match=f"expected sha256 {'0' * 64}, found"):
-        install(WorkerSettings(1, redis_url, manifest), home, device="cpu")
+        install(WorkerSettings(1, redis_url, manifest), home, options=CPU)
     assert not models.config_file(home).exists()
     assert run_worker().returncode == 2
 
@@ -86,7 +109,7 @@ def test_a_dead_link(
     links = (f"http://127.0.0.1:{free_port}/model_index.json", "file:///gone")
     manifest = changed(shapes, links=links)
     with pytest.raises(DownloadError) as caught:
-        install(WorkerSettings(1, redis_url, manifest), home, device="cpu")
+        install(WorkerSettings(1, redis_url, manifest), home, options=CPU)
     assert "refused" in caught.value.message
     assert "file:///gone: cannot read /gone: No such file" in caught.value.message
     assert not models.config_file(home).exists()
@@ -103,9 +126,11 @@ def test_two_installations_wait_for_each_other(
         "import msgspec; from pathlib import Path; from sdq.config import Home\n"
         "from sdq.protocol.messages import WorkerSettings\n"
         "from sdq.worker.install import install\n"
+        "from sdq.worker.profile import DrawOptions\n"
         "import sys; home = Home(Path(sys.argv[1])); data = Path(sys.argv[2]).read_bytes()\n"
         "settings = msgspec.json.decode(data, type=WorkerSettings)\n"
-        "print(install(settings, home, device='cpu').worker_id)"
+        "cpu = DrawOptions(device='cpu')\n"
+        "print(install(settings, home, options=cpu, measure_seconds=0).worker_id)"
     )
     runs = [
         subprocess.Popen(

@@ -1,16 +1,15 @@
 """The commands that run a part: their flags arrive as settings. And `sdq config`."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sdq.cli.config import config
-from sdq.cli.installing import reporter
 from sdq.cli.main import main
 from sdq.config import Settings
-from sdq.worker.install import InstallProgress
 
 
 def test_server(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,17 +30,17 @@ def test_server(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_up(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
-    def run_up(settings: Settings, *, model: str | None = None) -> int:
-        seen.extend([settings, model])
+    def run_up(settings: Settings, *, models: Sequence[str] = ()) -> int:
+        seen.extend([settings, models])
         return 0
 
     monkeypatch.setattr("sdq.stack.up.run_up", run_up)
-    flags = ["--port", "7000", "--device", "cpu", "--concurrency", "3", "--model", "m"]
-    assert main(["up", *flags]) == 0
-    settings, model = seen
+    flags = ["--port", "7000", "--device", "cpu", "--concurrency", "3"]
+    assert main(["up", *flags, "--model", "m", "--model", "n"]) == 0
+    settings, models = seen
     assert settings.server.port == 7000
     assert (settings.worker.device, settings.worker.concurrency) == ("cpu", 3)
-    assert model == "m"
+    assert models == ["m", "n"]
 
 
 def test_worker_run(monkeypatch: pytest.MonkeyPatch, sdq_home: Path) -> None:
@@ -54,40 +53,6 @@ def test_worker_run(monkeypatch: pytest.MonkeyPatch, sdq_home: Path) -> None:
     monkeypatch.setattr("sdq.worker.app.run", run)
     assert main(["worker", "run", "--concurrency", "4", "--device", "cpu"]) == 143
     assert seen == [sdq_home, 4, "cpu", 60.0]
-
-
-STEPS = [
-    InstallProgress("download", "unet\x1b.safetensors", 0, 100),
-    *(InstallProgress("download", "unet\x1b.safetensors", done, 100) for done in range(100)),
-    InstallProgress("download", "unet\x1b.safetensors", 100, 100),
-    InstallProgress("verify", "unet\x1b.safetensors", 100, 100),
-    InstallProgress("canary", "", 0, 0),
-    InstallProgress("done", "", 0, 0),
-]
-
-
-def test_an_install_without_a_terminal_says_each_step_once(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with reporter(as_json=False) as report:
-        for step in STEPS:
-            report(step)
-    assert capsys.readouterr().err.splitlines() == [
-        "fetching unet\\x1b.safetensors",
-        "verifying",
-        "drawing a first picture",
-    ]
-
-
-def test_an_install_as_json_is_not_chatty(capfd: pytest.CaptureFixture[str]) -> None:
-    with reporter(as_json=True) as report:
-        for step in STEPS:
-            report(step)
-    records = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
-    assert [record["phase"] for record in records][-3:] == ["verify", "canary", "done"]
-    assert {"phase": "download", "file": "unet\x1b.safetensors", "done_bytes": 100,
-            "total_bytes": 100} in records  # fmt: skip
-    assert len(records) < 10
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,30 @@ def test_a_gpu_draws_in_half_precision(asked: str, name: str, label: str) -> Non
 
 
 @pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize("dtype", devices.DTYPES)
+def test_a_precision_that_was_asked_for(dtype: str) -> None:
+    assert devices.choose("cpu", dtype).dtype == dtype
+    assert devices.choose("cuda", dtype).dtype == dtype
+
+
+def test_a_word_that_is_no_precision() -> None:
+    with pytest.raises(UsageError, match="'half' is no precision") as caught:
+        devices.choose("cpu", "half")
+    assert "auto, float32, bfloat16, float16" in caught.value.hint
+
+
+def test_an_accelerator_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    waited: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    devices.settle(devices.Device("cpu", "float32", "cpu"))
+    assert waited == []
+    devices.settle(devices.Device("cuda:1", "float16", "gpu"))
+    assert waited == ["cuda:1"]
+
+
+@pytest.mark.usefixtures("two_gpus")
 def test_a_gpu_too_many() -> None:
     with pytest.raises(UsageError, match="cuda:2 is not there: torch finds 2") as caught:
         devices.choose("cuda:2")

@@ -13,7 +13,7 @@ import pytest
 from sdq.config import Home
 from sdq.errors import DownloadError, ModelError, OutputError, UsageError
 from sdq.protocol.model import ModelFile, ModelManifest, fingerprint_of
-from sdq.testing.worker import fake_config
+from sdq.testing.worker import fake_config, fake_manifest, fake_profile
 from sdq.worker import models
 
 CONTENTS = {"config.json": b"{}", "unet/weights.safetensors": b"w" * 1000}
@@ -71,8 +71,39 @@ def test_a_broken_configuration(home: Home, text: str) -> None:
 def test_a_configuration_without_a_model(home: Home) -> None:
     config = msgspec.structs.replace(fake_config("redis://"), models=())
     models.save_config(home, config)
-    with pytest.raises(UsageError, match="names no model"):
+    with pytest.raises(UsageError, match="no model is installed") as caught:
         models.load_config(home)
+    assert "sdq worker install" in caught.value.hint
+    assert models.read_config(home) == config
+
+
+def test_a_configuration_of_an_older_sdq(home: Home, manifest: ModelManifest) -> None:
+    older = {"manifest": manifest, "canary": {"device": "auto", "draw_seconds": 0.5}}
+    document = {"redis_url": "redis://", "worker_id": "box-1", "models": [older]}
+    models.write_private(models.config_file(home), msgspec.json.encode(document))
+    with pytest.raises(UsageError, match="was written by an older sdq") as caught:
+        models.load_config(home)
+    assert caught.value.hint == "run `sdq worker install`"
+    assert models.known_worker_id(home) == "box-1"
+
+
+def test_models_come_and_go(manifest: ModelManifest) -> None:
+    other = fake_manifest("other")
+    config = fake_config("redis://", "box-1", manifest, other)
+    assert config.model == manifest
+    assert [held.model_id for held in config.held()] == ["shapes", "other"]
+    assert config.find("other") == config.models[1]
+    assert config.find("nothing") is None
+
+    newer = models.InstalledModel(fake_manifest("shapes", "f" * 64), fake_profile(at_once=4))
+    renewed = config.with_model(newer)
+    assert renewed.models == (newer, config.models[1])
+    third = models.InstalledModel(fake_manifest("third"), fake_profile())
+    assert [held.model_id for held in renewed.with_model(third).held()] == [
+        *("shapes", "other", "third")
+    ]
+    assert config.without("shapes").models == (config.models[1],)
+    assert config.without("nothing") == config
 
 
 @pytest.mark.parametrize("model_id", ["..", "../../etc", "a/b", "/etc"])
