@@ -67,7 +67,7 @@ class FakePipeline:
 
     def finished(self, spec: ImageSpec) -> Image.Image:
         """What comes out after the last step; a line in the log says so."""
-        if _asked(self.black_on, spec):
+        if asked(self.black_on, spec):
             return Image.new("RGB", (spec.width, spec.height))
         if self.drawn_log is not None:
             _append(self.drawn_log, drawn_line(spec))
@@ -75,12 +75,12 @@ class FakePipeline:
 
     def perhaps_fail(self, spec: ImageSpec) -> None:
         """In the middle of a picture: raises what it was told to."""
-        if _asked(self.fail_on, spec) and self.fail_times > 0:
+        if asked(self.fail_on, spec) and self.fail_times > 0:
             self.fail_times -= 1
             raise RuntimeError("the fake pipeline was told to fail")
-        if _asked(self.out_of_memory_on, spec):
+        if asked(self.out_of_memory_on, spec):
             raise MemoryError("the fake device is full")
-        if _asked(self.nan_on, spec) or 0 < self.break_after <= len(self.drawn):
+        if asked(self.nan_on, spec) or 0 < self.break_after <= len(self.drawn):
             raise NoPicture("the model gave no picture but numbers that are none (NaN)")
 
 
@@ -124,5 +124,6 @@ def _append(path: Path, line: str) -> None:
         os.close(descriptor)
 
 
-def _asked(word: str, spec: ImageSpec) -> bool:
+def asked(word: str, spec: ImageSpec) -> bool:
+    """Whether the picture is one that is to fail."""
     return bool(word) and word in spec.prompt

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from sdq.spec import ImageSpec
-from sdq.testing.pipeline import FakePipeline
+from sdq.testing.pipeline import FakePipeline, asked, picture_of
 from sdq.worker.flight import Capacity, Flight, OnStep
 
 
@@ -24,7 +24,9 @@ class SteppingFake(FakePipeline):
 
     A turn costs ``seconds_per_turn`` however many share it. ``fits_pixels``: a turn of more than
     this is out of memory. ``fail_turn_on``: a word in the prompt of a picture whose presence ends
-    each turn in an unexpected error. ``gate``: a turn begins only while it is set.
+    each turn in an unexpected error. ``begins_in_vain``: so many of the next pictures find no
+    memory to begin. ``fail_preview_on``: a word in the prompt of a picture that cannot be shown.
+    ``gate``: a turn begins only while it is set.
     """
 
     def __init__(
@@ -34,6 +36,8 @@ class SteppingFake(FakePipeline):
         capacity: Capacity | None = None,
         fits_pixels: int = 10**9,
         fail_turn_on: str = "",
+        fail_preview_on: str = "",
+        begins_in_vain: int = 0,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -42,10 +46,14 @@ class SteppingFake(FakePipeline):
         self.decode_capacity = self.capacity
         self.fits_pixels = fits_pixels
         self.fail_turn_on = fail_turn_on
+        self.fail_preview_on = fail_preview_on
+        self.begins_in_vain = begins_in_vain
         self.turns: list[list[tuple[int, int]]] = []
         """Of each turn that succeeded: the seeds of its pictures and the steps they had done."""
         self.decoded: list[list[int]] = []
         """Of each decoding: the seeds."""
+        self.shown: list[tuple[int, int]] = []
+        """Of each preview: the seed, and the steps that were done."""
         self.gate = threading.Event()
         self.gate.set()
 
@@ -55,6 +63,9 @@ class SteppingFake(FakePipeline):
 
     def begin(self, spec: ImageSpec, on_step: OnStep) -> Flight:
         """See `sdq.worker.flight.Pipeline`."""
+        if self.begins_in_vain:
+            self.begins_in_vain -= 1
+            raise MemoryError("the fake device is full")
         self.drawn.append(spec)
         return FakeFlight(spec)
 
@@ -65,14 +76,17 @@ class SteppingFake(FakePipeline):
             time.sleep(self.seconds_per_turn)
         if sum(flight.spec.width * flight.spec.height for flight in flights) > self.fits_pixels:
             raise MemoryError("the fake device is full")
-        if self.fail_turn_on and any(self.fail_turn_on in one.spec.prompt for one in flights):
+        if any(asked(self.fail_turn_on, one.spec) for one in flights):
             raise RuntimeError("the fake pipeline was told to fail the turn")
         self.turns.append([(flight.spec.seed, flight.step) for flight in flights])
         return [self._step_one(flight) for flight in flights]
 
     def preview(self, flight: Flight) -> Image.Image | None:
-        """See `sdq.worker.flight.Pipeline`."""
-        return None
+        """The finished picture with an eighth of its sides."""
+        self.shown.append((flight.spec.seed, flight.step))
+        if asked(self.fail_preview_on, flight.spec):
+            raise RuntimeError("the fake pipeline was told to show nothing")
+        return picture_of(flight.spec).reduce(8)
 
     def decode(self, flights: Sequence[Flight]) -> list[Image.Image | Exception]:
         """See `sdq.worker.flight.Pipeline`."""

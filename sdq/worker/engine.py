@@ -52,7 +52,8 @@ class Engine:
     ``keep_alive_seconds``: a model with nothing to do leaves memory after so long (0: it stays).
     ``patience_seconds``: for so long at least a picture waits for models that have work.
     ``prove_first``: each model's canary must succeed before it draws anything else. ``on_broken``
-    is called at most once, in the engine's thread, with the reason; it must be quick.
+    is called at most once, with the reason, ``on_change`` whenever `loaded` or `serving` has
+    changed; both in the engine's thread, and they must be quick.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Engine:
         patience_seconds: float = PATIENCE_SECONDS,
         prove_first: bool = False,
         on_broken: Callable[[str], None] = lambda reason: None,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._holdings = {holding.model_id: holding for holding in holdings}
         self._unproven = set(self._holdings) if prove_first else set()
@@ -80,6 +82,7 @@ class Engine:
             ),
             make_turns=self._make_turns,
             on_done=self._inbox.wake,
+            on_change=on_change,
         )
         self._ready: Future[None] = Future()
         self._closing = threading.Event()
@@ -90,6 +93,8 @@ class Engine:
         when the engine is ready."""
         self.broken = ""
         """Why the canary failed; empty while the engine is sound."""
+        self.broken_model = ""
+        """Whose canary that was."""
         self.seconds_per_step: float | None = None
         """Exponential mean over the pictures so far; ``None`` before the first. A picture's
         time is from its beginning to its end, whoever else had a share of it."""
@@ -98,6 +103,12 @@ class Engine:
     def loaded(self) -> tuple[str, ...]:
         """The models that are in memory now."""
         return self._residency.residents.loaded
+
+    @property
+    def serving(self) -> tuple[str, ...]:
+        """The models that may begin a picture soon: those in memory that need not leave for
+        another one, and those that come."""
+        return self._residency.serving
 
     @property
     def unloadable(self) -> dict[str, str]:
@@ -110,8 +121,8 @@ class Engine:
         self._thread.start()
 
     def wait_ready(self, timeout_seconds: float | None = None) -> None:
-        """Waits for the first model. Raises what loading raised, `GivenBack` when the canary
-        that was to be drawn first failed, or `TimeoutError`."""
+        """Waits for the first model that can be loaded. Raises what loading the last one raised,
+        `GivenBack` when the canary that was to be drawn first failed, or `TimeoutError`."""
         self._ready.result(timeout_seconds)
 
     def submit(
@@ -175,7 +186,7 @@ class Engine:
     # ------------------------------------------------------------ the engine's thread
 
     def _run(self) -> None:
-        self._residency.load_first()
+        self._residency.load_next()
         while not self._closing.is_set():
             self._receive()
             self._begin()
@@ -195,7 +206,7 @@ class Engine:
             return
         if loaded.error is None:
             self._welcome(loaded.holding)
-        elif not self._ready.done():  # without its first model a worker is none
+        elif not self._ready.done() and not self._residency.load_next():
             self._refuse_all()
             self._ready.set_exception(_load_failure(loaded.error))
 
@@ -204,7 +215,7 @@ class Engine:
         if holding.model_id in self._unproven:
             self._unproven.discard(holding.model_id)
             if fault := self._prove(resident):
-                self._break(fault)
+                self._break(resident, fault)
                 if not self._ready.done():
                     self._ready.set_exception(_out_of_order(fault))
                 return
@@ -254,7 +265,7 @@ class Engine:
         doubt = any(is_suspicious(error) for _, error in faults)
         broken = self._prove(resident) if doubt else ""
         if broken:
-            self._break(broken)
+            self._break(resident, broken)
         for picture, error in faults:
             blameless = broken and is_suspicious(error)
             picture.fail(_out_of_order(broken) if blameless else error)
@@ -270,8 +281,8 @@ class Engine:
         if self._closing.is_set():
             raise Cancelled("the worker is stopping")
 
-    def _break(self, fault: str) -> None:
-        self.broken = fault
+    def _break(self, resident: Resident, fault: str) -> None:
+        self.broken_model, self.broken = resident.model_id, fault
         self._refuse_all()
         self._on_broken(fault)
 

@@ -24,7 +24,8 @@ _log = logging.getLogger(__name__)
 
 class Residency:
     """For the engine's thread. The first of ``holdings`` is loaded first; ``make_turns`` is
-    called for each model that was loaded, ``on_done`` when there is something to receive."""
+    called for each model that was loaded, ``on_done`` when there is something to receive,
+    ``on_change`` when other models are in memory or are served than before."""
 
     def __init__(
         self,
@@ -33,22 +34,33 @@ class Residency:
         *,
         make_turns: Callable[[Pipeline], Turns],
         on_done: Callable[[], None],
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._holdings = {holding.model_id: holding for holding in holdings}
-        self._first = holdings[0].model_id
+        self._untried = [holding.model_id for holding in holdings]
         self._make_turns = make_turns
+        self._on_change = on_change
+        self._told: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         self._loader = Loader(on_done)
         self._crowded: set[str] = set()  # models that there was no memory for beside others
         self.residents = residents
         self.refusals = Refusals()
+        self.serving: tuple[str, ...] = ()
+        """Models in memory that need not leave, and those that come; may be read by any thread."""
 
     def is_shared(self) -> bool:
         """Whether a model may have to leave for what another one has no memory for."""
         return len(self.residents) > 1 or self._loader.is_busy
 
-    def load_first(self) -> None:
-        """Begins to load the first model."""
-        self._loader.begin([], self._holdings[self._first])
+    def load_next(self) -> bool:
+        """At the start: begins to load the first model, or the next one when that did not go
+        well. False when all were tried."""
+        if not self._untried:
+            return False
+        model_id = self._untried.pop(0)
+        self._tell(coming=model_id)
+        self._loader.begin([], self._holdings[model_id])
+        return True
 
     def close(self, timeout_seconds: float) -> bool:
         """True when nothing is being loaded any more. May be called by any thread."""
@@ -62,17 +74,20 @@ class Residency:
             return None
         for resident in self.residents:
             resident.turns.make_roomier()
-        if loaded.holding is None:
-            return loaded
-        model_id = loaded.holding.model_id
+        if loaded.holding is not None:
+            self._welcome(loaded.holding, loaded)
+        self._tell()
+        return loaded
+
+    def _welcome(self, holding: Holding, loaded: Loaded) -> None:
+        model_id = holding.model_id
         if loaded.pipeline is not None:
             self.refusals.remove(model_id)
             turns = self._make_turns(loaded.pipeline)
-            self.residents.add(loaded.holding, loaded.pipeline, turns, loaded.seconds)
+            self.residents.add(holding, loaded.pipeline, turns, loaded.seconds)
             _log.info("%s is in memory, loaded in %.1f s", model_id, loaded.seconds)
         elif loaded.error is not None:
             self._refuse(model_id, loaded.error)
-        return loaded
 
     def change(self, inbox: Inbox) -> bool:
         """Begins what is to change now. Whether a model is waited for that cannot come yet."""
@@ -87,6 +102,7 @@ class Residency:
                     GivenBack("there was no memory for the picture beside another model's")
                 )
         if change is None:
+            self._tell(coming=self.residents.expected)
             return bool(wishes)
         self._begin(change)
         return False
@@ -117,7 +133,18 @@ class Residency:
     def _begin(self, change: Change) -> None:
         for model_id in change.leaving:
             _log.info("%s leaves memory", model_id)
-        self._loader.begin(self.residents.remove(change.leaving), self._holdings.get(change.coming))
+        gone = self.residents.remove(change.leaving)
+        self._tell(coming=change.coming)
+        self._loader.begin(gone, self._holdings.get(change.coming))
+
+    def _tell(self, coming: str = "") -> None:
+        """What is served now, if it has changed."""
+        staying = [one.model_id for one in self.residents if not one.must_leave]
+        serving = tuple(dict.fromkeys([*staying, *([coming] if coming else [])]))
+        told = (self.residents.loaded, serving)
+        if told != self._told:
+            self._told, self.serving = told, serving
+            self._on_change()
 
     def _refuse(self, model_id: str, error: Exception) -> None:
         if is_full(error) and len(self.residents) and model_id not in self._crowded:

@@ -83,6 +83,8 @@ class Residents:
         self._ready: Collection[Resident] = ()  # those that had something to do at the last turn
         self.loaded: tuple[str, ...] = ()
         """Their ids; may be read by any thread."""
+        self.expected = ""
+        """The model that comes when those that must leave have finished."""
 
     def __len__(self) -> int:
         return len(self._here)
@@ -144,6 +146,7 @@ class Residents:
         """
         for resident in self._here.values():
             resident.must_leave = False
+        self.expected = ""
         for wish in sorted(wishes, key=lambda wish: wish.since_seconds):
             leaving = self._leaving_for(wish, wanted)
             if leaving == () and wish.model_id in self._here:
@@ -152,6 +155,7 @@ class Residents:
                 for resident in leaving:
                     resident.must_leave = True
                 if any(len(resident.turns) for resident in leaving):
+                    self.expected = wish.model_id
                     return None
                 names = tuple(resident.model_id for resident in leaving)
                 return Change(names, "" if wish.model_id in self._here else wish.model_id)
