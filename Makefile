@@ -6,14 +6,15 @@ OUT ?= .cache/shapes
 
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .cache/bench-peers
 STATED := pyproject.toml constraints.txt models/shapes/pyproject.toml
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos check bench model terminal clean
+.PHONY: help demo test chaos check bench bench-serving model terminal clean
 
 help: ## Show this list
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
 demo: $(VENV)/.installed ## Draw "a red circle on a blue background" with everything on this machine
 	@examples/demo.sh
@@ -32,6 +33,10 @@ check: $(VENV)/.installed-dev ## Format, lint, types and who may import whom
 
 bench: $(VENV)/.installed-dev ## Measure what the README claims
 	set -e; for name in startup hits overhead neighbours queues engine; do $(BIN)/python bench/$$name.py; done
+
+bench-serving: $(VENV)/.installed-dev $(PEERS)/.installed ## Latency under load beside LitServe and Ray Serve (8 minutes)
+	$(BIN)/python bench/serving.py --peers $(PEERS) --json .cache/serving.json
+	$(BIN)/python bench/plot.py .cache/serving.json .cache/performance-serving.svg
 
 model: $(VENV)/.installed ## Train the built-in model anew (MINUTES=78 OUT=.cache/shapes)
 	cd models/shapes && $(CURDIR)/$(BIN)/python -m training.make_model \
@@ -59,4 +64,10 @@ $(VENV)/.installed: $(VENV)/.made $(STATED)
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(INSTALL) -e '.[all,dev]'
+	@touch $@
+
+# Whom we compare with, in a folder of its own: hundreds of megabytes that nothing else needs.
+$(PEERS)/.installed: $(VENV)/.installed bench/requirements.txt
+	rm -rf $(PEERS)
+	$(INSTALL) --target $(PEERS) -r bench/requirements.txt
 	@touch $@

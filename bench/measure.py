@@ -27,16 +27,20 @@ class Stack:
 
 
 @contextmanager
-def running(command: str, prepare: Callable[[Path], None] | None = None) -> Iterator[Stack]:
-    """Runs ``sdq COMMAND --port 0`` in a new home until the block ends.
+def running(
+    command: str, prepare: Callable[[Path], None] | None = None, *, home: Path | None = None
+) -> Iterator[Stack]:
+    """Runs ``sdq COMMAND --port 0`` in a new home until the block ends, or in ``home``, which
+    stays.
 
     Yields when it listens; for ``up`` that is when the model is loaded. ``prepare`` is called
     with the home before anything starts.
     """
     with tempfile.TemporaryDirectory(prefix="sdq-bench-") as folder:
-        home = Path(folder)
+        home = home or Path(folder)
         environ = {k: v for k, v in os.environ.items() if not k.startswith("SDQ_")}
-        environ["SDQ_HOME"] = folder
+        environ["SDQ_HOME"] = str(home)
+        (home / "server" / "address").unlink(missing_ok=True)  # of an earlier run
         if prepare:
             prepare(home)
         log = home / "bench.log"
