@@ -25,6 +25,7 @@ from sdq.broker import (
     heartbeat_key,
     make_app,
     pack,
+    preview_flag,
     progress_stream,
     queue_of,
 )
@@ -81,9 +82,9 @@ class HandWorker:
     def begin(self, task: DrawTask) -> None:
         self.tell(task, Begun(task.job_id, task.attempt, self.worker_id))
 
-    def step(self, task: DrawTask, step: int) -> None:
+    def step(self, task: DrawTask, step: int, preview: bytes = b"") -> None:
         steps = task.spec.num_inference_steps
-        self.tell(task, Stepped(task.job_id, task.attempt, self.worker_id, step, steps))
+        self.tell(task, Stepped(task.job_id, task.attempt, self.worker_id, step, steps, preview))
 
     def deliver(self, task: DrawTask, image: bytes) -> None:
         self.tell(task, Drawn(task.job_id, task.attempt, self.worker_id, image, 0.25))
@@ -98,6 +99,9 @@ class HandWorker:
         """As a worker sees it: the flag is the number of the last attempt to stop."""
         flag: Any = self._redis.get(cancel_flag(task.job_id))
         return flag is not None and int(flag) >= task.attempt
+
+    def is_asked_to_show(self, task: DrawTask) -> bool:
+        return bool(self._redis.exists(preview_flag(task.job_id)))
 
     def is_asked_to_drain(self) -> bool:
         return bool(self._redis.exists(drain_flag(self.worker_id)))

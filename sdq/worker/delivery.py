@@ -4,6 +4,7 @@ import logging
 import socket
 import threading
 import time
+from typing import Any, NamedTuple, cast
 
 import redis
 from redis.backoff import ExponentialBackoff
@@ -18,6 +19,7 @@ from sdq.broker import (
     cancel_flag,
     events_stream,
     pack,
+    preview_flag,
     progress_stream,
 )
 from sdq.errors import UsageError
@@ -85,6 +87,13 @@ def _quick_to_notice() -> dict[int, int]:
 def forget_idle(client: "redis.Redis") -> None:
     """Closes the connections that nobody uses now; the next command opens a new one."""
     client.connection_pool.disconnect(inuse_connections=False)
+
+
+class Flags(NamedTuple):
+    """What the server says of a job under way."""
+
+    is_cancelled: bool  # this attempt of it
+    wants_preview: bool
 
 
 class Delivery:
@@ -158,16 +167,17 @@ class Delivery:
         except redis.RedisError:
             self._away_until = time.monotonic() + AWAY_PAUSE_SECONDS
 
-    def is_cancelled(self, job_id: str, attempt: int) -> bool:
-        """Whether this attempt is to stop; False when Redis cannot say."""
+    def flags(self, job_id: str, attempt: int) -> Flags:
+        """Both in one round trip. Neither is set when Redis cannot say."""
         if time.monotonic() < self._away_until:
-            return False
+            return Flags(False, False)
         try:
-            flag = self._client.get(cancel_flag(job_id))
+            found = self._client.mget(cancel_flag(job_id), preview_flag(job_id))
         except redis.RedisError:
             self._away_until = time.monotonic() + AWAY_PAUSE_SECONDS
-            return False
-        return flag is not None and _stops(flag, attempt)
+            return Flags(False, False)
+        cancel, preview = cast("list[Any]", found)
+        return Flags(cancel is not None and _stops(cancel, attempt), preview is not None)
 
     def _add(self, server_id: str, event: WorkerEvent) -> None:
         data, client = pack(event), self._client

@@ -76,7 +76,7 @@ def fit(vae: Any, scale_factor: int, device: torch.device) -> Tensor | None:
     channels = latents.shape[1]
     known = latents.permute(0, 2, 3, 1).reshape(-1, channels).cpu().double()
     wanted = functional.avg_pool2d(fields, scale_factor).permute(0, 2, 3, 1).reshape(-1, 3)
-    found = torch.linalg.lstsq(_with_one(known), wanted.double()).solution
+    found: Tensor = torch.linalg.lstsq(_with_one(known), wanted.double()).solution
     return found.float() if found.isfinite().all() else None
 
 

@@ -31,10 +31,11 @@ from sdq.errors import (
 from sdq.worker.delivery import Delivery
 from sdq.worker.engine import MEMORY_HINT, DrawnImage, Engine, GivenBack
 from sdq.worker.identity import Identity
+from sdq.worker.showing import Allowance, Showing
 from sdq.worker.watch import Watch
 
 PROGRESS_INTERVAL_SECONDS = 0.2
-CANCEL_INTERVAL_SECONDS = 0.2
+FLAGS_INTERVAL_SECONDS = 0.2
 IDLE_WAKE_SECONDS = 0.25
 """Between two looks at the flags while no step is done: a slow model, or a queue before us."""
 
@@ -63,6 +64,7 @@ class JobRunner:
         self._model_of: dict[tuple[str, int], str] = {}
         self._leaving = ""
         self._dropping = False
+        self._allowance = Allowance()
         self.untold = 0
         """Jobs whose end Redis did not take, since the worker began to leave."""
 
@@ -158,14 +160,24 @@ class JobRunner:
 
     def _draw(self, task: DrawTask, watch: Watch) -> DrawnImage:
         # An attempt that the server gave up while it lay here must not touch the engine.
-        if self._delivery.is_cancelled(task.job_id, task.attempt):
+        flags = self._delivery.flags(task.job_id, task.attempt)
+        if flags.is_cancelled:
             raise Cancelled("the job was cancelled before it was taken")
         if self._leaving:
             raise GivenBack(self._leaving)
         self._identity.check(task)
-        future = self._engine.submit(task.spec, on_step=watch.on_step, is_cancelled=watch.is_over)
+        showing = Showing(watch, task.spec.num_inference_steps, self._allowance)
+        showing.is_wanted = flags.wants_preview
+        showing.ask()
+        future = self._engine.submit(
+            task.spec,
+            on_step=watch.on_step,
+            is_cancelled=watch.is_over,
+            wants_preview=watch.wants_preview,
+            on_preview=watch.on_preview,
+        )
         future.add_done_callback(watch.on_done)
-        self._follow(task, future, watch)
+        self._follow(task, future, watch, showing)
         try:
             return future.result()
         except (Cancelled, CancelledError):  # between two steps, or before it was begun
@@ -173,9 +185,11 @@ class JobRunner:
                 raise Cancelled("the picture was cancelled") from None
             raise GivenBack(self._leaving or self._engine.broken or "it is stopping") from None
 
-    def _follow(self, task: DrawTask, future: "Future[DrawnImage]", watch: Watch) -> None:
+    def _follow(
+        self, task: DrawTask, future: "Future[DrawnImage]", watch: Watch, showing: Showing
+    ) -> None:
         """Carries news between Redis and the engine's thread, which must never wait for Redis."""
-        news = _News(task, self._identity.worker_id, self._delivery)
+        news = _News(task, self._identity.worker_id, self._delivery, showing)
         looked_at = time.monotonic()
         while not watch.wait(IDLE_WAKE_SECONDS):
             if self._dropping:
@@ -185,37 +199,44 @@ class JobRunner:
             if self._leaving:
                 future.cancel()  # does nothing to a picture that was begun
             now = time.monotonic()
-            if now - looked_at >= CANCEL_INTERVAL_SECONDS and not watch.is_cancelled:
+            if now - looked_at >= FLAGS_INTERVAL_SECONDS and not watch.is_cancelled:
                 looked_at = now
-                if self._delivery.is_cancelled(task.job_id, task.attempt):
+                flags = self._delivery.flags(task.job_id, task.attempt)
+                showing.is_wanted = flags.wants_preview
+                if flags.is_cancelled:
                     watch.cancel()
                     future.cancel()
             news.tell(watch)
+            showing.ask()
         news.tell(watch, is_last=True)
 
 
 class _News:
     """What the server has been told of one picture under way."""
 
-    def __init__(self, task: DrawTask, worker_id: str, delivery: Delivery) -> None:
+    def __init__(
+        self, task: DrawTask, worker_id: str, delivery: Delivery, showing: Showing
+    ) -> None:
         self._task = task
         self._who = (task.job_id, task.attempt, worker_id)
         self._delivery = delivery
+        self._showing = showing
         self._begun = False
         self._step = 0
         self._told_at = 0.0
 
     def tell(self, watch: Watch, *, is_last: bool = False) -> None:
-        """That it was begun, once; then its steps, but not each of them."""
+        """That it was begun, once; then its steps, but not each of them, and what is to be seen."""
         server_id = self._task.server_id
         if watch.begun and not self._begun:
             self._begun = self._delivery.announce(server_id, Begun(*self._who))
         step, now = watch.step, time.monotonic()
         is_due = is_last or now - self._told_at >= PROGRESS_INTERVAL_SECONDS
-        if step > self._step and is_due:
+        preview = b"" if is_last else self._showing.newest()  # the picture itself is there
+        if preview or (step > self._step and is_due):
             self._step, self._told_at = step, now
             steps = self._task.spec.num_inference_steps
-            self._delivery.report(server_id, Stepped(*self._who, step, steps))
+            self._delivery.report(server_id, Stepped(*self._who, step, steps, preview))
 
 
 def _text(error: Exception) -> str:

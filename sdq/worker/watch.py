@@ -3,6 +3,8 @@
 import threading
 from concurrent.futures import Future
 
+from PIL.Image import Image
+
 from sdq.worker.picture import DrawnImage
 
 
@@ -16,6 +18,8 @@ class Watch:
         self._dropped = False
         self._done = False
         self._news = False
+        self._is_preview_asked = False
+        self._preview: Image | None = None
         self._changed = threading.Condition()
 
     @property
@@ -46,6 +50,28 @@ class Watch:
             self.step = step
             self._news = True
             self._changed.notify()
+
+    def ask_preview(self, is_wanted: bool) -> None:
+        """Whether the engine is to show how far it is after its next turn, once."""
+        self._is_preview_asked = is_wanted and self._preview is None
+
+    def wants_preview(self) -> bool:
+        """From the engine's thread."""
+        return self._is_preview_asked
+
+    def on_preview(self, image: Image) -> None:
+        """From the engine's thread."""
+        with self._changed:
+            self._is_preview_asked = False
+            self._preview = image
+            self._news = True
+            self._changed.notify()
+
+    def take_preview(self) -> Image | None:
+        """The one that has come and was not taken yet."""
+        with self._changed:
+            image, self._preview = self._preview, None
+        return image
 
     def on_done(self, _future: "Future[DrawnImage]") -> None:
         with self._changed:

@@ -67,10 +67,22 @@ def test_the_cancel_flag_speaks_of_attempts_up_to_its_number(
     client: "redis.Redis", flag: bytes, stopped: list[bool]
 ) -> None:
     speaker = Delivery(client)
-    assert not speaker.is_cancelled("job1", 1)
+    assert not speaker.flags("job1", 1).is_cancelled
     client.set(broker.cancel_flag("job1"), flag)
-    assert [speaker.is_cancelled("job1", attempt) for attempt in (1, 2, 3)] == stopped
-    assert not speaker.is_cancelled("job2", 1)
+    assert [speaker.flags("job1", attempt).is_cancelled for attempt in (1, 2, 3)] == stopped
+    assert not speaker.flags("job2", 1).is_cancelled
+
+
+def test_both_flags_are_read_at_once(client: "redis.Redis") -> None:
+    speaker = Delivery(client)
+    assert speaker.flags("job1", 1) == (False, False)
+    client.set(broker.preview_flag("job1"), 1)
+    assert speaker.flags("job1", 1) == (False, True)
+    client.set(broker.cancel_flag("job1"), 1)
+    before = client.info("stats")["total_commands_processed"]
+    assert speaker.flags("job1", 1) == (True, True)
+    assert client.info("stats")["total_commands_processed"] == before + 2  # and this question
+    assert speaker.flags("job2", 1) == (False, False)
 
 
 def test_an_event_waits_for_a_redis_that_comes_back(
@@ -120,7 +132,7 @@ def test_small_news_do_not_wait(nobody: "redis.Redis") -> None:
     speaker = Delivery(nobody)
     speaker.announce("server1", EVENT)
     speaker.report("server1", Stepped("job1", 1, "worker", 1, 4))
-    assert not speaker.is_cancelled("job1", 1)
+    assert not speaker.flags("job1", 1).is_cancelled
 
 
 def test_what_is_large_goes_by_the_patient_client(

@@ -5,6 +5,8 @@ import time
 from concurrent.futures import Future
 from typing import Any
 
+from PIL import Image
+
 from sdq.worker.watch import Watch
 
 
@@ -43,3 +45,21 @@ def test_cancelling_stops_the_engine() -> None:
     watch.cancel()
     assert watch.is_over()
     assert (watch.is_dropped, watch.is_cancelled) == (False, True)
+
+
+def test_a_preview_is_made_when_it_is_asked_for_once() -> None:
+    watch, image = Watch(), Image.new("RGB", (2, 2))
+    assert not watch.wants_preview()
+    watch.ask_preview(True)
+    assert watch.wants_preview()
+    watch.on_preview(image)
+    assert not watch.wants_preview()
+    assert not watch.wait(60)  # there is news
+    watch.ask_preview(True)  # the one that lies here comes first
+    assert not watch.wants_preview()
+    assert watch.take_preview() is image
+    assert watch.take_preview() is None
+    watch.ask_preview(True)
+    assert watch.wants_preview()
+    watch.ask_preview(False)
+    assert not watch.wants_preview()
