@@ -36,7 +36,7 @@ bench: $(VENV)/.installed-dev ## Measure what the README claims
 
 bench-serving: $(VENV)/.installed-dev $(PEERS)/.installed ## Latency under load beside LitServe and Ray Serve (8 minutes)
 	$(BIN)/python bench/serving.py --peers $(PEERS) --json .cache/serving.json
-	$(BIN)/python bench/plot.py .cache/serving.json .cache/performance-serving.svg
+	$(BIN)/python bench/plot_serving.py .cache/serving.json .cache/performance-serving.svg
 
 model: $(VENV)/.installed ## Train the built-in model anew (MINUTES=78 OUT=.cache/shapes)
 	cd models/shapes && $(CURDIR)/$(BIN)/python -m training.make_model \

@@ -159,7 +159,7 @@ class Bench:
 
 
 def document_of(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
-    """All that was measured, for `table`, `head` and `plot.py`."""
+    """All that was measured, for `table`, `head` and `plot_serving.py`."""
     terms = bench.terms
     return {
         "machine": machine(),
@@ -205,7 +205,7 @@ def asked_for() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, help="limit of a batch; sdq's active set")
     parser.add_argument("--wait-ms", type=float, default=10, help="peers', for a batch to fill")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--json", type=Path, help="where all latencies go, for plot.py")
+    parser.add_argument("--json", type=Path, help="where all latencies go, for plot_serving.py")
     parser.add_argument("--quick", action="store_true", help="does it work at all")
     options = parser.parse_args()
     options.systems = options.systems.split(",")

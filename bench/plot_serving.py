@@ -4,7 +4,7 @@ One panel for each load, one line for each system: the share of the pictures (al
 whose latency is at most so long. Where a line crosses 50 % is its median, 95 % its p95. The SVG
 has no background and colours of a middle lightness, so it is legible on light and dark pages.
 
-    python bench/plot.py FILE.json docs/performance-serving.svg
+    python bench/plot_serving.py FILE.json docs/performance-serving.svg
 """
 
 import argparse
