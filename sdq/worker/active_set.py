@@ -53,19 +53,21 @@ def measure(
     turn: Callable[[int], object],
     *,
     seconds_left: Callable[[], float],
+    prepare: Callable[[int], object] = lambda pictures: None,
     fits: Callable[[int], bool] = lambda pictures: True,
     most: int = MOST_PICTURES,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Sizes:
     """Times turns of all sizes that are worth a try.
 
-    ``turn(pictures)`` does one and returns when the device is done with it. Ends when larger
+    ``turn(pictures)`` does one and returns when the device is done with it; ``prepare`` is called
+    before and takes no part in the time. Ends when larger
     turns do not pay, when ``seconds_left`` says that the next one would take too long, or when
     the memory does: before a turn that does not fit, or after one that failed, with `MemoryError`
     or otherwise. Then the largest that succeeded is given up too, as a margin. Empty when there
     is no time for a single turn. What a turn of one picture raises passes.
     """
-    search = _Search(turn, seconds_left, fits, most, clock)
+    search = _Search(turn, prepare, seconds_left, fits, most, clock)
     for _ in range(MOST_ROUNDS):
         before = dict(search.best)
         search.revisit()
@@ -86,6 +88,7 @@ class _Search:
     def __init__(
         self,
         turn: Callable[[int], object],
+        prepare: Callable[[int], object],
         seconds_left: Callable[[], float],
         fits: Callable[[int], bool],
         most: int,
@@ -95,6 +98,7 @@ class _Search:
         self.is_cut = False
         self._slowest: dict[int, float] = {}
         self._turn = turn
+        self._prepare = prepare
         self._seconds_left = seconds_left
         self._fits = fits
         self._most = most
@@ -139,6 +143,7 @@ class _Search:
                 del self.best[size]
 
     def _timed(self, pictures: int) -> float:
+        self._prepare(pictures)
         began = self._clock()
         self._turn(pictures)
         return self._clock() - began

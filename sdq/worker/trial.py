@@ -21,9 +21,6 @@ PROOF_SECONDS = 30.0
 
 FEW_STEPS = 2
 
-TURN_STEPS = 40
-"""Of pictures whose turns are timed: more than there are turns, so that none begins within one."""
-
 MEMORY_SHARE = 0.8
 """Of the memory that is free beside the weights, so much may be used by a turn."""
 
@@ -66,6 +63,9 @@ class Trial:
     ) -> None:
         self._device = device
         self._spec = spec
+        self._few = msgspec.structs.replace(
+            spec, num_inference_steps=min(FEW_STEPS, spec.num_inference_steps)
+        )
         self._report = report
         self._memory = _Memory(device.name)
         report("load", 1)
@@ -78,6 +78,8 @@ class Trial:
         self._proof: tuple[ImageSpec, Image, float] | None = None
         self._sizes = active_set.Sizes({}, is_cut=True)
         self._flying: list[Flight] = []
+        self._seed = 0
+        self._most_told = 0
 
     def prove(self) -> float:
         """Draws the proof picture; the seconds that one of it takes.
@@ -86,11 +88,11 @@ class Trial:
         would take longer than `PROOF_SECONDS`. Raises `GenerationFailed` when what comes out is
         no picture, else whatever stopped it.
         """
-        few = msgspec.structs.replace(
-            self._spec, num_inference_steps=min(FEW_STEPS, self._spec.num_inference_steps)
-        )
-        step_seconds = self.draw(few)
-        if few != self._spec and step_seconds * self._spec.num_inference_steps <= PROOF_SECONDS:
+        step_seconds = self.draw(self._few)
+        if (
+            self._few != self._spec
+            and step_seconds * self._spec.num_inference_steps <= PROOF_SECONDS
+        ):
             self.draw(self._spec)
         return self.findings().proof_seconds
 
@@ -121,12 +123,13 @@ class Trial:
         """Times turns of up to ``most`` pictures; again, those that were timed before."""
         found = active_set.measure(
             self._turn,
+            prepare=self._prepare,
             seconds_left=seconds_left,
             fits=self._memory.has_room,
             most=min(most, self._pipeline.capacity.pictures),
         )
         self._flying.clear()
-        steps = FEW_STEPS if self._is_whole else 1
+        steps = self._few.num_inference_steps if self._is_whole else 1
         seconds = {size: seconds / steps for size, seconds in found.turn_seconds.items()}
         self._sizes = active_set.Sizes(seconds or self._sizes.turn_seconds, found.is_cut)
 
@@ -138,9 +141,8 @@ class Trial:
         count = min(at_once, limit.pictures, limit.area_pixels // area_pixels)
         if count < 2 or self._is_whole:
             return
-        few = msgspec.structs.replace(self._spec, num_inference_steps=FEW_STEPS)
         with contextlib.suppress(MemoryError), self._memory.watched(count):
-            flights = [self._begun(few) for _ in range(count)]
+            flights = [self._begun(self._few) for _ in range(count)]
             while not all(flight.is_finished for flight in flights):
                 self._advance(flights)
             self._pipeline.decode(flights)
@@ -163,18 +165,21 @@ class Trial:
             peak_bytes=self._memory.peak_bytes(at_once, self._loaded.weights_bytes),
         )
 
-    def _turn(self, pictures: int) -> None:
-        """One turn with so many, those of the last one among them."""
-        flying = [flight for flight in self._flying if not flight.is_finished]
-        if len(flying) < pictures:
+    def _prepare(self, pictures: int) -> None:
+        """So many in flight, those of the last turn among them."""
+        if pictures > self._most_told:
+            self._most_told = pictures
             self._report("measure", pictures)
-        steps = FEW_STEPS if self._is_whole else TURN_STEPS
-        for seed in range(len(flying), pictures):
-            spec = msgspec.structs.replace(self._spec, seed=seed, num_inference_steps=steps)
-            flying.append(self._begun(spec))
-        self._flying = flying
+        self._flying = [flight for flight in self._flying if not flight.is_finished]
+        spec = self._few if self._is_whole else self._spec
+        while len(self._flying) < pictures:
+            self._seed += 1
+            self._flying.append(self._begun(msgspec.structs.replace(spec, seed=self._seed)))
+        settle(self._device)
+
+    def _turn(self, pictures: int) -> None:
         with self._memory.watched(pictures):
-            self._advance(flying[:pictures])
+            self._advance(self._flying[:pictures])
 
     def _begun(self, spec: ImageSpec) -> Flight:
         return self._pipeline.begin(spec, lambda step, steps: None)

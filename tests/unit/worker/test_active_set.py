@@ -66,6 +66,18 @@ def test_larger_sizes_are_tried_until_they_do_not_pay() -> None:
     assert len(bench.turns) == 2 * TURNS * 5  # a quiet machine needs two rounds
 
 
+def test_preparing_takes_no_part_in_the_time() -> None:
+    bench = Bench(saturating)
+
+    def prepare(pictures: int) -> None:
+        bench.now += 0.5
+
+    found = measure(
+        bench.turn, seconds_left=lambda: 60.0, prepare=prepare, most=2, clock=lambda: bench.now
+    )
+    assert found.turn_seconds == pytest.approx({1: 0.01, 2: 0.01})
+
+
 def test_what_always_pays_ends_at_the_limit() -> None:
     assert max(Bench(lambda pictures, number: 0.01).measured().turn_seconds) == MOST_PICTURES
     assert max(Bench(lambda pictures, number: 0.01).measured(most=4).turn_seconds) == 4
