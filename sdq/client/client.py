@@ -14,6 +14,14 @@ from sdq.client.news import News
 from sdq.client.waiting import Waiting, WhenLeft
 from sdq.config import split_address
 from sdq.errors import ConnectionFailed, ProtocolError, from_code
+from sdq.protocol.catalog_messages import (
+    CatalogChanged,
+    ModelShown,
+    PutModel,
+    RemoveModel,
+    SetDefaultModel,
+    ShowModel,
+)
 from sdq.protocol.constants import DEFAULT_PORT
 from sdq.protocol.job_messages import (
     CancelJobs,
@@ -46,7 +54,7 @@ from sdq.protocol.messages import (
     WorkerSettings,
     WorkerSetup,
 )
-from sdq.protocol.model import ModelInfo
+from sdq.protocol.model import ModelInfo, ModelManifest
 from sdq.protocol.vocabulary import BaseRequest, Priority
 from sdq.spec import SpecDraft
 
@@ -246,6 +254,23 @@ class Client:
     async def models(self) -> tuple[ModelInfo, ...]:
         """The server's catalog."""
         return (await self._ask(ListModels(request_id=0), Models)).models
+
+    async def model(self, model: str | None = None) -> ModelShown:
+        """All that the catalog says of a model (``None``: the default one)."""
+        return await self._ask(ShowModel(request_id=0, model=model), ModelShown)
+
+    async def put_model(self, manifest: ModelManifest, *, replaces: bool = False) -> CatalogChanged:
+        """Adds a model to the catalog; one that is there is only replaced when that is said."""
+        message = PutModel(request_id=0, manifest=manifest, replaces=replaces)
+        return await self._ask(message, CatalogChanged)
+
+    async def remove_model(self, model_id: str) -> CatalogChanged:
+        """Takes a model out of the catalog; pictures and workers' files stay."""
+        return await self._ask(RemoveModel(request_id=0, model_id=model_id), CatalogChanged)
+
+    async def set_default_model(self, model_id: str) -> CatalogChanged:
+        """The model of requests that name none."""
+        return await self._ask(SetDefaultModel(request_id=0, model_id=model_id), CatalogChanged)
 
     async def status(self) -> Status:
         """Workers, queue and library at this moment."""

@@ -7,6 +7,7 @@ from typing import BinaryIO
 import msgspec
 
 from sdq.errors import OutputError, ProtocolError, SdqError, ServerBusy
+from sdq.protocol.catalog_messages import CatalogChanged, ModelShown
 from sdq.protocol.constants import MAX_COUNT
 from sdq.protocol.job_messages import Draining, Jobs, JobsCancelled, Submitted
 from sdq.protocol.messages import (
@@ -33,6 +34,8 @@ Reply = (
     | Jobs
     | JobsCancelled
     | Models
+    | ModelShown
+    | CatalogChanged
     | Picture
     | Progress
     | Removed

@@ -7,6 +7,14 @@ from typing import Annotated
 
 import msgspec
 
+from sdq.protocol.catalog_messages import (
+    CatalogChanged,
+    ModelShown,
+    PutModel,
+    RemoveModel,
+    SetDefaultModel,
+    ShowModel,
+)
 from sdq.protocol.job_messages import (
     Attach,
     CancelJobs,
@@ -278,6 +286,10 @@ ClientMessage = (
     | ListJobs
     | DrainWorker
     | ListModels
+    | ShowModel
+    | PutModel
+    | RemoveModel
+    | SetDefaultModel
     | GetStatus
     | FindPictures
     | FetchPicture
@@ -302,6 +314,8 @@ ServerMessage = (
     | JobsCancelled
     | Draining
     | Models
+    | ModelShown
+    | CatalogChanged
     | Status
     | FoundPictures
     | Removed

@@ -20,6 +20,11 @@ RelativePath = Annotated[
 ]
 """No part is empty or begins with a dot: it cannot leave the model's folder."""
 
+NotNegative = Annotated[int, msgspec.Meta(ge=0)]
+
+Golden = Annotated[str, msgspec.Meta(max_length=16_384)]
+"""A small PNG in base64, empty when nobody has made one."""
+
 Link = Annotated[str, msgspec.Meta(max_length=2_000)]
 
 JobId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-z]{1,40}\Z")]
@@ -61,13 +66,16 @@ class ModelManifest(msgspec.Struct, frozen=True):
 
     model_id: ModelId
     title: str
-    kind: Literal["folder", "single_file"]  # diffusers' own layout, or one checkpoint
+    kind: Literal["folder", "single_file", "archive"]  # diffusers' layout; one checkpoint; packed
     license: str
     files: tuple[ModelFile, ...]
     defaults: ModelDefaults
     limits: ModelLimits
     canary_prompt: str
     fingerprint: Sha256
+    memory_bytes: NotNegative | None = None  # what a device should have to draw with it
+    is_distilled: bool = False  # made for a few steps: it begins at the noisiest timestep
+    golden: Golden = ""  # the canary as it should look
 
 
 class ModelInfo(msgspec.Struct, frozen=True):

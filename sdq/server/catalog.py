@@ -18,16 +18,25 @@ _SHIPPED = "sdq's catalog.toml"
 
 
 class Catalog:
-    """Frozen once loaded; made by `Catalog.load`."""
+    """Made by `Catalog.load`; changes only as a whole, by `reload`."""
 
     def __init__(
         self,
         manifests: dict[str, ModelManifest],
         default_model_id: str,
         max_prompt_characters: int,
+        *,
+        file: Path | None = None,
+        own: frozenset[str] = frozenset(),
     ) -> None:
         self.default_model_id = default_model_id
         self.max_prompt_characters = min(max_prompt_characters, MAX_PROMPT_CHARACTERS)
+        self.file = file
+        """The operator's file, whether it is there or not."""
+        self.own = own
+        """The models that it names."""
+        self.version = 0
+        """Grows with each change."""
         self._manifests = manifests
 
     @classmethod
@@ -50,7 +59,15 @@ class Catalog:
                 f"{where}: default = {default!r} is not a model of the catalog",
                 hint="its models are " + ", ".join(sorted(manifests)),
             )
-        return cls(manifests, default, max_prompt_characters)
+        mine = frozenset(own) if text is not None else frozenset[str]()
+        return cls(manifests, default, max_prompt_characters, file=extra, own=mine)
+
+    def reload(self) -> None:
+        """Reads both files again. Raises `UsageError`; nothing has changed then."""
+        new = Catalog.load(self.file, max_prompt_characters=self.max_prompt_characters)
+        self.default_model_id, self.own = new.default_model_id, new.own
+        self._manifests = new._manifests
+        self.version += 1
 
     def manifest(self, model_id: str | None) -> ModelManifest:
         """A model, the default one for ``None``. Raises `UnknownModel` with the nearest name."""

@@ -8,11 +8,13 @@ import msgspec
 
 from sdq.errors import InvalidSpec, UsageError
 from sdq.protocol.model import (
+    Golden,
     ModelDefaults,
     ModelFile,
     ModelId,
     ModelLimits,
     ModelManifest,
+    NotNegative,
     canary_spec,
     fingerprint_of,
 )
@@ -26,12 +28,15 @@ class _Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[models.<id>]`` in the file."""
 
     title: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-    kind: Literal["folder", "single_file"]
+    kind: Literal["folder", "single_file", "archive"]
     license: Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
     files: Annotated[tuple["_File", ...], msgspec.Meta(min_length=1, max_length=1_000)]
     defaults: ModelDefaults
     limits: ModelLimits
     canary_prompt: Annotated[str, msgspec.Meta(min_length=1, max_length=1_000)]
+    memory_bytes: NotNegative | None = None
+    is_distilled: bool = False
+    golden: Golden = ""
 
 
 class _File(ModelFile, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -105,6 +110,9 @@ def _manifest(model_id: str, table: dict[str, Any], where: str) -> ModelManifest
         limits=model.limits,
         canary_prompt=normalize_text(model.canary_prompt),
         fingerprint=fingerprint_of(files),
+        memory_bytes=model.memory_bytes,
+        is_distilled=model.is_distilled,
+        golden=model.golden,
     )
     _check_defaults(manifest, where)
     return manifest

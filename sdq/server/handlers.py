@@ -1,4 +1,4 @@
-"""What each message does. Those about jobs live in ``job_requests.py``."""
+"""What each message does. Those about jobs and about the catalog live in ``requests``."""
 
 import time
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 from sdq import __version__
 from sdq.config import ServerSettings
 from sdq.errors import NotInLibrary
+from sdq.protocol.catalog_messages import PutModel, RemoveModel, SetDefaultModel, ShowModel
 from sdq.protocol.job_messages import Attach, CancelJobs, DrainWorker, ListJobs, Submit
 from sdq.protocol.messages import (
     Cancel,
@@ -33,6 +34,7 @@ from sdq.protocol.messages import (
 from sdq.protocol.model import ModelInfo, ModelManifest
 from sdq.protocol.states import JobState
 from sdq.server.queue.subscriptions import Request
+from sdq.server.requests.catalog_requests import CatalogRequests
 from sdq.server.requests.job_requests import JobRequests
 from sdq.server.session import Session
 from sdq.server.wiring import Parts
@@ -54,6 +56,7 @@ class Handlers:
         self._settings = settings
         self._parts = parts
         self._jobs = JobRequests(parts)
+        self._catalog_requests = CatalogRequests(parts.catalog, parts.roster, parts.cancelling)
         self._catalog = parts.catalog
         self._library = parts.library
         self._table = parts.table
@@ -77,6 +80,8 @@ class Handlers:
                 await self._jobs.wait(message, session)
             case Submit() | Cancel() | CancelJobs() | ListJobs() | DrainWorker():
                 session.send(await self._jobs.answer(message, session))
+            case ShowModel() | PutModel() | RemoveModel() | SetDefaultModel():
+                session.send(await self._catalog_requests.answer(message))
             case ListModels():
                 session.send(Models(message.request_id, self._models()))
             case GetStatus():

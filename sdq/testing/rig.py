@@ -128,7 +128,7 @@ async def open_rig(
             clock=clock,
         )
         parts = wire(
-            Storage(database, Catalog.load(), library, clock),
+            Storage(database, Catalog.load(directory / "catalog.toml"), library, clock),
             MemoryDispatcher(),
             Roster(clock),
             ears,

@@ -82,6 +82,9 @@ UPDATE jobs SET state = 'cancelled', changed_at = ? WHERE {IN_FLIGHT} AND (
     )
 ) RETURNING sequence
 """  # noqa: S608
+_OF_OTHER_FILES = f"""
+SELECT job_id FROM jobs WHERE {IN_FLIGHT} AND model_id = ? AND fingerprint <> ? LIMIT ?
+"""  # noqa: S608
 _IN_STATE = "SELECT * FROM (SELECT * FROM jobs WHERE state = ? ORDER BY sequence LIMIT ?)"
 _PLACES_IN_STATE = """
 SELECT sequence FROM (
@@ -290,6 +293,11 @@ class JobTable:
         values = (self._clock(), json.dumps(dict(fingerprints)))
         async with self._database.transaction() as inside:
             return len(list(await inside.execute_fetchall(_CANCEL_STALE, values)))
+
+    async def of_other_files(self, model_id: str, fingerprint: str, limit: int) -> list[str]:
+        """Ids of jobs in flight for other files of this model."""
+        values = (model_id, fingerprint, limit)
+        return [row["job_id"] for row in await self._database.fetch_all(_OF_OTHER_FILES, values)]
 
     async def queued_models(self) -> list[str]:
         """The models that have queued jobs."""

@@ -88,6 +88,22 @@ class Cancelling:
             unknown=tuple(job_id for job_id in ids if job_id not in found),
         )
 
+    async def cancel_other_files(self, model_id: str, fingerprint: str) -> int:
+        """The catalog names other files for a model, or none: nobody can be given the pictures
+        of the former ones any more. How many jobs that were."""
+        cancelled = 0
+        for _ in range(MAX_BATCHES):
+            ids = await self._table.of_other_files(model_id, fingerprint, BATCH_JOBS)
+            jobs = await self._table.move_many(ids, JobState.CANCELLED) if ids else []
+            if not jobs:
+                break
+            why = f"the server's catalog has changed the model {model_id!r} meanwhile"
+            for job in jobs:
+                self._subscriptions.fail(job.job_id, Cancelled.code, why, _AGAIN)
+            await self.stop_drawing(jobs)
+            cancelled += len(jobs)
+        return cancelled
+
     async def stop_unkept(self, jobs: Sequence[Job]) -> None:
         """Cancels jobs whose pictures would not be kept, and for which nobody waits."""
         await self._cancel_unwatched([job.job_id for job in jobs if not job.keep])

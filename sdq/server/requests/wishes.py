@@ -40,9 +40,12 @@ class Planner:
         self._max_count = max_count
         self._plans: OrderedDict[tuple[SpecDraft, int, int], Plan] = OrderedDict()
         self._remembered_pictures = 0
+        self._version = catalog.version
 
     def plan(self, message: Generate | Submit) -> Plan:
         """The specs and keys of a request. Raises `UsageError` for what cannot be drawn."""
+        if self._version != self._catalog.version:
+            self._forget()
         name = (message.draft, message.count, message.first_index)
         known = self._plans.get(name)
         if known is not None:
@@ -55,6 +58,12 @@ class Planner:
             _, oldest = self._plans.popitem(last=False)
             self._remembered_pictures -= len(oldest.wishes)
         return plan
+
+    def _forget(self) -> None:
+        """The catalog has changed: the same draft may mean another picture."""
+        self._version = self._catalog.version
+        self._plans.clear()
+        self._remembered_pictures = 0
 
     def _make_plan(self, message: Generate | Submit) -> Plan:
         if message.count > self._max_count:

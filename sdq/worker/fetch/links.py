@@ -40,7 +40,7 @@ def resolve(link: str, environ: Mapping[str, str]) -> Path | Address:
     if scheme == "file":
         return _local(link)
     if scheme == "hf":
-        return _of_the_hub(rest, environ)
+        return _of_the_hub(link, environ)
     if scheme in ("https", "http"):
         return Address(_of_drive(link) or link)
     raise Unreachable(f"links that begin with {scheme!r} are not known here")
@@ -71,15 +71,37 @@ def _local(link: str) -> Path:
     return Path(unquote(parts.path))
 
 
-def _of_the_hub(rest: str, environ: Mapping[str, str]) -> Address:
-    parts = rest.removeprefix("//").split("/", 2)
-    if len(parts) != 3 or not all(parts):
-        raise Unreachable("write hf://org/name@revision/file")
-    name, _, revision = parts[1].partition("@")
+class HubPlace(NamedTuple):
+    """``hf://org/name@revision/path``; the path is empty for the whole repository."""
+
+    repository: str
+    revision: str
+    path: str
+
+
+def hub_place(link: str) -> HubPlace:
+    """Raises `Unreachable` for what is no link of the hub."""
+    parts = link.removeprefix("hf:").removeprefix("//").split("/", 2)
+    name, at, revision = parts[1].partition("@") if len(parts) > 1 else ("", "", "")
+    if not parts[0] or not name or (at and not revision) or parts[2:] == [""]:
+        raise Unreachable("write hf://org/name@revision/file, or hf://org/name@revision for all")
+    return HubPlace(f"{parts[0]}/{name}", revision or "main", parts[2] if parts[2:] else "")
+
+
+def hub_address(path: str, environ: Mapping[str, str]) -> Address:
+    """``path`` at the hub, or at ``HF_ENDPOINT``, with the token of the environment."""
     endpoint = environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    path = f"{quote(parts[0])}/{quote(name)}/resolve/{quote(revision or 'main', safe='')}"
     token = environ.get("HF_TOKEN") or environ.get("HUGGING_FACE_HUB_TOKEN") or ""
-    return Address(f"{endpoint.rstrip('/')}/{path}/{quote(parts[2])}", token)
+    return Address(f"{endpoint.rstrip('/')}/{path}", token)
+
+
+def _of_the_hub(link: str, environ: Mapping[str, str]) -> Address:
+    place = hub_place(link)
+    if not place.path:
+        raise Unreachable("a link to one file is needed: hf://org/name@revision/file")
+    revision = quote(place.revision, safe="")
+    path = f"{quote(place.repository)}/resolve/{revision}/{quote(place.path)}"
+    return hub_address(path, environ)
 
 
 def _of_drive(link: str) -> str:

@@ -13,14 +13,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
-from typing import IO, NamedTuple, NoReturn
+from typing import IO, NamedTuple, NoReturn, Protocol
 from urllib.parse import urlsplit
 
 from sdq import __version__
 from sdq.worker.fetch.drive import MAX_PAGE_BYTES, confirmed
 from sdq.worker.fetch.faults import Halted, Interrupted, Unreachable
 from sdq.worker.fetch.links import Address
-from sdq.worker.fetch.part import Part
 
 CHUNK_BYTES = 1024 * 1024
 TIMEOUT_SECONDS = 30.0
@@ -36,9 +35,21 @@ MAX_RETRY_AFTER_SECONDS = 60.0
 PROGRESS_BYTES = 64 * 1024
 MAX_PAGES = 2
 _PASSING_STATUS = frozenset({408, 416, 425, 429, 500, 502, 503, 504})
+_TOKEN_HINTS = {401: " (is HF_TOKEN set?)", 403: " (its licence may have to be accepted)"}
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 _log = logging.getLogger(__name__)
+
+
+class Sink(Protocol):
+    """Where the bytes go: `sdq.worker.fetch.part.Part`, or what only measures them."""
+
+    size_bytes: int
+
+    def write(self, chunk: bytes) -> None: ...
+    def restart(self) -> None: ...
+    def validator_of(self, url: str) -> str: ...
+    def remember(self, url: str, validator: str) -> None: ...
 
 
 class Wanted(NamedTuple):
@@ -49,8 +60,8 @@ class Wanted(NamedTuple):
     halt: threading.Event
 
 
-def download(address: Address, part: Part, wanted: Wanted) -> None:
-    """Fills the part. Raises `Unreachable`, `Halted`, or `OSError` when it cannot be written."""
+def download(address: Address, part: Sink, wanted: Wanted) -> None:
+    """Fills ``part``. Raises `Unreachable`, `Halted`, or `OSError` when it cannot be written."""
     waits = list(RETRY_WAITS_SECONDS)
     while True:
         before = part.size_bytes
@@ -70,7 +81,7 @@ def download(address: Address, part: Part, wanted: Wanted) -> None:
 class _Try:
     """One request, or two when a page stands before the file."""
 
-    def __init__(self, address: Address, part: Part, wanted: Wanted) -> None:
+    def __init__(self, address: Address, part: Sink, wanted: Wanted) -> None:
         self._url, self._token = address
         self._part = part
         self._wanted = wanted
@@ -171,8 +182,8 @@ class _Try:
             if scheme not in ("", "http", "https"):
                 raise Unreachable(f"it leads to {scheme[:20]}:, not followed")
             raise Unreachable("it redirects in circles, or too often")
-        extra = {401: " (is HF_TOKEN set?)", 403: " (its licence may have to be accepted)"}
-        raise Unreachable(f"the server answered {status} {name}".rstrip() + extra.get(status, ""))
+        extra = _TOKEN_HINTS.get(status, "")
+        raise Unreachable(f"the server answered {status} {name}".rstrip() + extra)
 
 
 def _is_page(response: http.client.HTTPResponse) -> bool:
@@ -239,6 +250,23 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
             if token:  # the hub renames repositories with a redirect on its own host
                 request.add_unredirected_header("Authorization", token)
         return request
+
+
+def read_document(address: Address, max_bytes: int) -> tuple[bytes, dict[str, str]]:
+    """A small answer as a whole, with its headers in lower case. Raises `Unreachable`."""
+    try:
+        with _open(address.url, {}, address.token) as response:
+            data = response.read(max_bytes + 1)
+    except urllib.error.HTTPError as error:
+        with error:
+            name = http.client.responses.get(error.code, "")
+            extra = _TOKEN_HINTS.get(error.code, "")
+            raise Unreachable(f"the server answered {error.code} {name}{extra}") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise Unreachable(_reason(error)) from error
+    if len(data) > max_bytes:
+        raise Unreachable(f"the answer has more than {max_bytes} bytes")
+    return data, {name.lower(): value for name, value in response.headers.items()}
 
 
 def _open(url: str, headers: dict[str, str], token: str) -> http.client.HTTPResponse:

@@ -1,0 +1,166 @@
+"""Changing the catalog of a running server."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sdq.errors import OutputError, UnknownModel, UsageError
+from sdq.protocol.catalog_messages import (
+    CatalogChanged,
+    ModelShown,
+    PutModel,
+    RemoveModel,
+    SetDefaultModel,
+    ShowModel,
+)
+from sdq.protocol.messages import Accepted, Failure, Generate
+from sdq.protocol.model import ModelFile, ModelManifest
+from sdq.protocol.states import JobState
+from sdq.server.catalog import Catalog
+from sdq.server.requests.catalog_requests import CatalogRequests
+from sdq.spec import SpecDraft
+from sdq.testing.rig import ListeningPeer, Rig, open_rig
+
+
+@pytest.fixture
+async def rig(tmp_path: Path):
+    async with open_rig(tmp_path) as rig:
+        yield rig
+
+
+@pytest.fixture
+def requests(rig: Rig) -> CatalogRequests:
+    return CatalogRequests(rig.catalog, rig.roster, rig.cancelling)
+
+
+@pytest.fixture
+def mine(rig: Rig) -> ModelManifest:
+    return msgspec.structs.replace(rig.catalog.manifest("shapes"), model_id="mine", title="Mine")
+
+
+def other_files(manifest: ModelManifest) -> ModelManifest:
+    file = ModelFile("unet/other.safetensors", 1, "1" * 64, ("https://example.org/x",))
+    return msgspec.structs.replace(manifest, files=(file,))
+
+
+def draft(model: str | None = None) -> SpecDraft:
+    return SpecDraft(prompt="a red circle", model=model)
+
+
+async def test_a_new_model_can_be_drawn_with_at_once_and_after_a_restart(
+    rig: Rig, requests: CatalogRequests, mine: ModelManifest, tmp_path: Path
+) -> None:
+    assert await requests.answer(PutModel(1, mine)) == CatalogChanged(1, "mine", 0)
+    assert rig.catalog.resolve(draft("mine")).model == "mine"
+    assert Catalog.load(tmp_path / "catalog.toml").manifest("mine") == mine
+
+
+async def test_a_model_is_shown_with_who_holds_it(rig: Rig, requests: CatalogRequests) -> None:
+    rig.bring_worker("gpu-1")
+    shown = await requests.answer(ShowModel(1))
+    assert isinstance(shown, ModelShown)
+    assert (shown.manifest.model_id, shown.workers) == ("shapes", ("gpu-1",))
+    assert (shown.is_default, shown.is_shipped) == (True, True)
+
+
+async def test_a_model_is_not_replaced_by_accident(
+    requests: CatalogRequests, mine: ModelManifest
+) -> None:
+    await requests.answer(PutModel(1, mine))
+    with pytest.raises(UsageError, match="'mine' already") as refused:
+        await requests.answer(PutModel(1, mine))
+    assert "--replace" in refused.value.hint
+
+
+async def test_a_changed_model_cancels_who_waits_for_the_former_files(
+    rig: Rig, requests: CatalogRequests, mine: ModelManifest
+) -> None:
+    await requests.answer(PutModel(1, mine))
+    peer = ListeningPeer()
+    await rig.generate(peer, Generate(7, draft("mine"), count=3))
+    await rig.generate(peer, Generate(8, draft("shapes")))
+    changed = await requests.answer(PutModel(2, other_files(mine), replaces=True))
+    assert changed == CatalogChanged(2, "mine", 3)
+    failures = peer.all(Failure)
+    assert [failure.request_id for failure in failures] == [7, 7, 7]
+    assert "changed the model 'mine'" in failures[0].message
+    kept = peer.all(Accepted)[-1].pictures[0].job_id
+    assert await rig.state_of(kept) is JobState.QUEUED
+
+
+async def test_the_same_draft_is_another_picture_of_the_changed_model(
+    rig: Rig, requests: CatalogRequests, mine: ModelManifest
+) -> None:
+    await requests.answer(PutModel(1, mine))
+    peer = ListeningPeer()
+    for number in (1, 2):
+        await rig.generate(peer, Generate(number, draft("mine")))
+        await requests.answer(PutModel(5, other_files(mine), replaces=True))
+    keys = {picture.key for accepted in peer.all(Accepted) for picture in accepted.pictures}
+    assert len(keys) == 2
+
+
+async def test_the_default_is_changed_and_removed_with_its_model(
+    rig: Rig, requests: CatalogRequests, mine: ModelManifest
+) -> None:
+    await requests.answer(PutModel(1, mine))
+    await requests.answer(SetDefaultModel(2, "mine"))
+    assert rig.catalog.resolve(draft()).model == "mine"
+    await requests.answer(RemoveModel(3, "mine"))
+    assert rig.catalog.resolve(draft()).model == "shapes"
+    with pytest.raises(UnknownModel):
+        await requests.answer(ShowModel(4, "mine"))
+
+
+async def test_a_shipped_model_comes_back_when_its_replacement_is_removed(
+    rig: Rig, requests: CatalogRequests
+) -> None:
+    shipped = rig.catalog.manifest("shapes")
+    await requests.answer(PutModel(1, other_files(shipped), replaces=True))
+    assert rig.catalog.manifest("shapes") != shipped
+    await requests.answer(RemoveModel(2, "shapes"))
+    assert rig.catalog.manifest("shapes") == shipped
+    with pytest.raises(UnknownModel, match="comes with sdq"):
+        await requests.answer(RemoveModel(3, "shapes"))
+
+
+@pytest.mark.parametrize("message", [RemoveModel(1, "nothing"), SetDefaultModel(1, "nothing")])
+async def test_what_is_not_there(
+    requests: CatalogRequests, message: RemoveModel | SetDefaultModel, tmp_path: Path
+) -> None:
+    with pytest.raises(UnknownModel, match="'nothing'"):
+        await requests.answer(message)
+    assert not (tmp_path / "catalog.toml").exists()
+
+
+async def test_an_impossible_model_leaves_the_file_as_it_was(
+    rig: Rig, requests: CatalogRequests, mine: ModelManifest, tmp_path: Path
+) -> None:
+    await requests.answer(PutModel(1, mine))
+    before = (tmp_path / "catalog.toml").read_text()
+    defaults = msgspec.structs.replace(mine.defaults, width=4000)
+    wrong = msgspec.structs.replace(mine, model_id="wrong", defaults=defaults)
+    with pytest.raises(UsageError, match="width 4000"):
+        await requests.answer(PutModel(2, wrong))
+    assert (tmp_path / "catalog.toml").read_text() == before
+    assert {found.model_id for found in rig.catalog.manifests()} >= {"mine", "shapes"}
+
+
+async def test_a_file_that_somebody_broke_is_not_overwritten(
+    requests: CatalogRequests, mine: ModelManifest, tmp_path: Path
+) -> None:
+    (tmp_path / "catalog.toml").write_text("default = [")
+    with pytest.raises(UsageError, match=r"catalog\.toml"):
+        await requests.answer(PutModel(1, mine))
+    assert (tmp_path / "catalog.toml").read_text() == "default = ["
+
+
+async def test_a_disk_that_refuses_is_told(
+    rig: Rig, requests: CatalogRequests, mine: ModelManifest, tmp_path: Path
+) -> None:
+    (tmp_path / "catalog.toml.new").mkdir()  # nothing can be written beside it
+    with pytest.raises(OutputError, match="cannot write"):
+        await requests.answer(PutModel(1, mine))
+    with pytest.raises(UnknownModel):
+        rig.catalog.manifest("mine")
