@@ -137,6 +137,7 @@ class Client:
         cache: CachePolicy | str = CachePolicy.PREFER,
         wait: bool = True,
         priority: Priority | str = Priority.NORMAL,
+        preview: bool = False,
         when_left: WhenLeft | None = None,
     ) -> AsyncGenerator[News, None]:
         """News of pictures ``first_index`` … ``first_index + count - 1`` until the last is there.
@@ -145,6 +146,9 @@ class Client:
         `Picture` or a `Failure` for each. When the server is lost: `Reconnecting`, then
         `Reconnected` and all that is still missing, none of it twice; `ConnectionFailed` when
         it does not come back.
+
+        ``preview``: some of the `Progress` have a small JPEG of how far the picture is, as far as
+        the model can be watched; it comes from a worker, so decode it with care.
 
         Leaving early (``aclose``, a cancelled task) cancels the request on the server and
         waits up to a second for its word, which ``when_left`` is called with (``None``: it did
@@ -162,21 +166,25 @@ class Client:
             cache=CachePolicy(cache),
             wait=wait,
             priority=Priority(priority),
+            preview=preview,
         )
-        waiting = Waiting(self._connector, order, when_left=when_left)
+        waiting = Waiting(self._connector, order, when_left=when_left, preview=preview)
         async with aclosing(waiting.follow()) as news:
             async for item in news:
                 yield item
 
-    async def attach(self, job_ids: Sequence[str]) -> AsyncGenerator[News, None]:
+    async def attach(
+        self, job_ids: Sequence[str], *, preview: bool = False
+    ) -> AsyncGenerator[News, None]:
         """News of jobs, whoever asked for them, as `generate` tells them; the index of a picture
         is the place of its job in ``job_ids`` (1 to 1000). Leaving it stops no job.
+        ``preview`` as in `generate`.
 
         An unknown job is a `Failure` with the code ``unknown_job``. Raises `UsageError` for
         what is no job id.
         """
         check_job_ids(job_ids)
-        waiting = Waiting(self._connector, None, dict(enumerate(job_ids)))
+        waiting = Waiting(self._connector, None, dict(enumerate(job_ids)), preview=preview)
         async with aclosing(waiting.follow()) as news:
             async for item in news:
                 yield item

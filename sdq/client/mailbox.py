@@ -8,7 +8,7 @@ import msgspec
 
 from sdq.errors import OutputError, ProtocolError, SdqError, ServerBusy
 from sdq.protocol.catalog_messages import CatalogChanged, ModelShown
-from sdq.protocol.constants import MAX_COUNT
+from sdq.protocol.constants import MAX_COUNT, MAX_PREVIEW_BYTES
 from sdq.protocol.job_messages import Draining, Jobs, JobsCancelled, Submitted
 from sdq.protocol.messages import (
     Accepted,
@@ -103,10 +103,7 @@ class Mailbox:
         if self._closed or self._error is not None:
             return
         if isinstance(reply, Progress):
-            name = (reply.request_id, reply.index)
-            if name not in self._progress:
-                self._waiting.append(name)
-            self._progress[name] = reply
+            self._put_progress(reply)
         elif isinstance(reply, Picture) and not self._budget.take(len(reply.image)):
             self._put_into_file(reply)
         else:
@@ -114,6 +111,19 @@ class Mailbox:
         if len(self._waiting) > MAX_WAITING_REPLIES:
             self.fail(ProtocolError("the server answers with far more than was asked for"))
         self._changed.set()
+
+    def _put_progress(self, news: Progress) -> None:
+        name = (news.request_id, news.index)
+        preview = news.preview
+        if len(preview) > MAX_PREVIEW_BYTES:
+            preview = b""
+        if name not in self._progress:
+            self._waiting.append(name)
+        elif not preview:
+            preview = self._progress[name].preview  # the newest of these waits too
+        if preview != news.preview:
+            news = msgspec.structs.replace(news, preview=preview)
+        self._progress[name] = news
 
     async def get(self) -> Reply:
         """The next reply; after the last one before a failure, that failure. Safe to cancel."""

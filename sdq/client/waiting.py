@@ -52,7 +52,10 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class Waiting:
-    """One `Generate` (``order``), or one `Attach` to ``jobs`` (index → job id) without one."""
+    """One `Generate` (``order``), or one `Attach` to ``jobs`` (index → job id) without one.
+
+    ``preview``: the wish to see pictures grow, which outlives a loss of the server too.
+    """
 
     def __init__(
         self,
@@ -60,11 +63,13 @@ class Waiting:
         order: Generate | None,
         jobs: Mapping[int, str] | None = None,
         when_left: WhenLeft | None = None,
+        preview: bool = False,
     ) -> None:
         self._connector = connector
         self._order = order
         self._jobs = dict(jobs or {})
         self._when_left = when_left
+        self._preview = preview
         self._left = set(self._jobs)
         if order is not None:
             self._left = set(range(order.first_index, order.first_index + order.count))
@@ -112,7 +117,9 @@ class Waiting:
             indices = tuple(known)
             job_ids = tuple(self._jobs[index] for index in indices)
             resumes = self._order is not None
-            request_id = line.begin(lambda number: Attach(number, job_ids, resumes), mailbox)
+            request_id = line.begin(
+                lambda number: Attach(number, job_ids, resumes, self._preview), mailbox
+            )
         else:
             indices = _first_run(self._unasked, line.welcome.limits.max_count)
             request_id = line.begin(lambda number: self._generate(number, indices), mailbox)
@@ -128,6 +135,7 @@ class Waiting:
             count=len(indices),
             # What was accepted once may wait: a server that has just started knows no worker yet.
             wait=self._order.wait or self._was_accepted,
+            preview=self._preview,
         )
 
     # ------------------------------------------------------------ losing the server

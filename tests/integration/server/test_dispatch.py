@@ -13,12 +13,14 @@ from redis.asyncio import Redis
 from sdq.broker import (
     CANCEL_FLAG_SECONDS,
     EVENT_FIELD,
+    PREVIEW_FLAG_SECONDS,
     Begun,
     WorkerEvent,
     cancel_flag,
     drain_flag,
     events_stream,
     pack,
+    preview_flag,
     queue_of,
 )
 from sdq.protocol.states import JobState
@@ -105,6 +107,15 @@ async def test_what_was_never_given_out_needs_no_flag(redis: Redis, dispatcher: 
     await dispatcher.stop([dispatched("job1", attempt=0)])
     await dispatcher.stop([])
     assert await flag_of(redis, "job1") is None
+
+
+async def test_workers_are_asked_for_previews_for_a_while(
+    redis: Redis, dispatcher: CeleryDispatcher
+):
+    await dispatcher.show(["job1", "job2"])
+    for job_id in ("job1", "job2"):
+        assert 0 < await redis.ttl(preview_flag(job_id)) <= PREVIEW_FLAG_SECONDS
+    assert not await redis.exists(preview_flag("job3"))
 
 
 async def test_a_worker_is_told_to_drain(redis: Redis, dispatcher: CeleryDispatcher):

@@ -3,10 +3,12 @@
 import asyncio
 import tempfile
 
+import msgspec
 import pytest
 
 from sdq.client.mailbox import MAX_WAITING_REPLIES, Budget, Mailbox
 from sdq.errors import ConnectionFailed, OutputError, ProtocolError, ServerBusy
+from sdq.protocol.constants import MAX_PREVIEW_BYTES
 from sdq.protocol.messages import CancelReply, Generate, Picture, Progress
 from sdq.protocol.states import JobState
 from sdq.spec import SpecDraft
@@ -30,6 +32,22 @@ async def test_only_the_newest_progress_of_a_picture_waits() -> None:
     assert await mailbox.get() == step(9_999)
     assert await mailbox.get() == step(9_999, index=1)
     assert await mailbox.get() == step(9_999, request_id=2)
+
+
+async def test_the_newest_preview_waits_with_the_newest_step() -> None:
+    mailbox = Mailbox()
+    mailbox.put(msgspec.structs.replace(step(1), preview=b"old"))
+    mailbox.put(msgspec.structs.replace(step(2), preview=b"new"))
+    mailbox.put(step(3))
+    assert await mailbox.get() == msgspec.structs.replace(step(3), preview=b"new")
+    mailbox.put(step(4))
+    assert await mailbox.get() == step(4)
+
+
+async def test_a_preview_that_is_too_large_is_left_out() -> None:
+    mailbox = Mailbox()
+    mailbox.put(msgspec.structs.replace(step(1), preview=bytes(MAX_PREVIEW_BYTES + 1)))
+    assert await mailbox.get() == step(1)
 
 
 async def test_what_arrived_before_a_failure_is_still_delivered() -> None:

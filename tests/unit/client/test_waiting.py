@@ -254,6 +254,30 @@ async def test_attaching(served: Any, read: Any) -> None:
     assert not server.heard_of(Generate)
 
 
+@pytest.mark.parametrize("preview", [True, False])
+async def test_the_wish_to_see_pictures_grow_outlives_the_server(
+    served: Any, read: Any, preview: bool
+) -> None:
+    async with served() as (server, table, client):
+        reader = read(client.generate(DRAFT, preview=preview))
+        await reader.until(lambda: bool(reader.of(Progress)))
+        watcher = read(client.attach(["job0"], preview=preview))
+        await watcher.until(lambda: bool(watcher.of(Progress)))
+        await server.stop()
+        await server.start()
+        await heard(server, Attach, 3)
+        await server.stop()
+        table.forget()  # the order itself is sent again too
+        await server.start()
+        await heard(server, Generate, 2)
+        await reader.until(lambda: bool(table.jobs))
+        table.finish()
+        await reader.end()
+        await watcher.end()
+    asked = [*server.heard_of(Generate), *server.heard_of(Attach)]
+    assert [message.preview for message in asked] == [preview] * 7
+
+
 async def test_an_iterator_that_nobody_reads_holds_nothing_up() -> None:
     large = b"\x89PNG" + bytes(5 * 1024 * 1024)
     sent = asyncio.Event()
