@@ -1,14 +1,16 @@
 """``sdq model``: what the server can have drawn."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sdq.cli import options
 from sdq.cli.asking import ask
-from sdq.cli.output import as_bytes, print_json, print_table
+from sdq.cli.output import as_bytes, plain, print_data, print_json, print_table, tell
+from sdq.cli.publish import add_model
 
 if TYPE_CHECKING:
+    from sdq.protocol.catalog_messages import ModelShown
     from sdq.protocol.model import ModelInfo
 
 app = typer.Typer(help="The models of the server.", epilog="Example:  sdq model list")
@@ -38,6 +40,92 @@ def list_models(server: options.Server = None, as_json: options.Json = False) ->
         ("MODEL", "WORKERS", "SIZE", "STEPS", "SCHEDULER", "BYTES", "TITLE", "LICENSE"),
         [_row(model) for model in models],
     )
+
+
+@app.command("show")
+def show_model(
+    model: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="Default: the default one.")
+    ] = None,
+    server: options.Server = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show all that the catalog says of a model: files, links, hashes, limits, who holds it.
+
+    \b
+    Examples:
+      sdq model show sdxl
+      sdq model show --json | jq .manifest.files
+    """
+    shown = ask(server, lambda client: client.model(model))
+    if as_json:
+        import msgspec
+
+        print_json(msgspec.to_builtins(shown))
+        return
+    for line in _lines(shown):
+        print_data(line)
+
+
+@app.command("remove")
+def remove_model(
+    model: Annotated[str, typer.Argument(metavar="ID")], server: options.Server = None
+) -> None:
+    """Take a model out of the server's catalog. Pictures and workers' files stay.
+
+    \b
+    Example:
+      sdq model remove mine
+    """
+    done = ask(server, lambda client: client.remove_model(model))
+    tell(f"{plain(done.model_id)} is removed" + _cancelled(done.cancelled))
+
+
+@app.command("default")
+def default_model(
+    model: Annotated[str, typer.Argument(metavar="ID")], server: options.Server = None
+) -> None:
+    """Choose the model of requests that name none.
+
+    \b
+    Example:
+      sdq model default sdxl-turbo
+    """
+    done = ask(server, lambda client: client.set_default_model(model))
+    tell(f"{plain(done.model_id)} is the default now")
+
+
+app.command("add")(add_model)
+
+
+def _cancelled(count: int) -> str:
+    return f"; {count} waiting jobs of its former files are cancelled" if count else ""
+
+
+def _lines(shown: "ModelShown") -> list[str]:
+    manifest, defaults, limits = shown.manifest, shown.manifest.defaults, shown.manifest.limits
+    origin = "comes with sdq" if shown.is_shipped else "of this server"
+    sides = f"{limits.min_side} to {limits.max_side}, at most {limits.max_pixels} pixels"
+    rows = [
+        ("model", manifest.model_id + (" (default)" if shown.is_default else "")),
+        ("title", manifest.title),
+        ("licence", manifest.license),
+        ("origin", origin),
+        ("kind", manifest.kind),
+        ("size", f"{defaults.width}x{defaults.height}; sides {sides}"),
+        ("steps", f"{defaults.num_inference_steps}; at most {limits.max_steps}"),
+        ("guidance", f"{defaults.guidance_scale:g}"),
+        ("scheduler", f"{defaults.scheduler}; of {', '.join(limits.schedulers)}"),
+        ("memory", as_bytes(manifest.memory_bytes) if manifest.memory_bytes else "-"),
+        ("fingerprint", manifest.fingerprint),
+        ("workers", ", ".join(shown.workers) or "none online"),
+    ]
+    lines = [f"{name:<12} {plain(value)}" for name, value in rows]
+    for file in manifest.files:
+        size = "-" if file.size_bytes is None else as_bytes(file.size_bytes)
+        lines += ["", plain(f"{file.path}  {size}  sha256 {file.sha256}")]
+        lines += [plain(f"  {link}") for link in file.links]
+    return lines
 
 
 def _row(model: "ModelInfo") -> tuple[object, ...]:

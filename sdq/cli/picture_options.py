@@ -104,6 +104,11 @@ def _in_pixels(
         return width, height
     if width is not None or height is not None:
         raise UsageError("--size says it all: leave --width and --height away")
+    return sides_of(size)
+
+
+def sides_of(size: str) -> tuple[int, int]:
+    """Width and height of ``512x768``, in pixels. Raises `UsageError`."""
     if not (found := re.fullmatch(r"(\d{1,5})[xX×](\d{1,5})", size, re.ASCII)):
         raise UsageError(f"{size!r} is no size", hint="write WxH, as --size 512x768")
     return int(found[1]), int(found[2])

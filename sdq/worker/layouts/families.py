@@ -26,34 +26,38 @@ def layout_of(checkpoint: Path) -> Layout:
     Raises `ModelError` when it is broken, holds no UNet, or is of a family that is not known
     here; `OSError` when it cannot be read.
     """
-    names = names_of(checkpoint)
-    if not any(name.startswith(_UNET) for name in names):
-        raise ModelError(f"{checkpoint.name} holds no UNet: it is no whole checkpoint", hint=_KNOWN)
-    for mark, layout in _MARKS:
-        if any(name.startswith(mark) for name in names):
-            return layout
-    raise ModelError(f"{checkpoint.name} is a checkpoint of an unknown family", hint=_KNOWN)
-
-
-def names_of(checkpoint: Path) -> list[str]:
-    """The tensors in a safetensors file. Raises `ModelError` when it is none, and `OSError`."""
     with checkpoint.open("rb") as reader:
         start = reader.read(8)
-        (length,) = struct.unpack("<Q", start) if len(start) == 8 else (0,)
-        if not 2 <= length <= MAX_HEADER_BYTES:
-            raise _broken(checkpoint)
-        header = reader.read(length)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        return layout_in(checkpoint.name, start + reader.read(min(length, MAX_HEADER_BYTES)))
+
+
+def layout_in(name: str, head: bytes) -> Layout:
+    """The same from the beginning of a file, at least its header. Raises `ModelError`."""
+    names = names_in(name, head)
+    if not any(tensor.startswith(_UNET) for tensor in names):
+        raise ModelError(f"{name} holds no UNet: it is no whole checkpoint", hint=_KNOWN)
+    for mark, layout in _MARKS:
+        if any(tensor.startswith(mark) for tensor in names):
+            return layout
+    raise ModelError(f"{name} is a checkpoint of an unknown family", hint=_KNOWN)
+
+
+def names_in(name: str, head: bytes) -> list[str]:
+    """The tensors that a safetensors file says it holds. Raises `ModelError` when it is none."""
+    (length,) = struct.unpack("<Q", head[:8]) if len(head) >= 8 else (0,)
+    if not 2 <= length <= MAX_HEADER_BYTES or len(head) < 8 + length:
+        raise _broken(name)
     try:
-        found = json.loads(header)
+        found = json.loads(head[8 : 8 + length])
     except (ValueError, RecursionError) as error:
-        raise _broken(checkpoint) from error
+        raise _broken(name) from error
     if not isinstance(found, dict):
-        raise _broken(checkpoint)
-    return [name for name in found if name != "__metadata__"]
+        raise _broken(name)
+    return [tensor for tensor in found if tensor != "__metadata__"]
 
 
-def _broken(checkpoint: Path) -> ModelError:
+def _broken(name: str) -> ModelError:
     return ModelError(
-        f"{checkpoint.name} is no safetensors file",
-        hint="`sdq worker install` fetches it again",
+        f"{name} is no safetensors file", hint="`sdq worker install` fetches a model's files again"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sdq.errors import ModelError
-from sdq.worker.layouts.families import layout_of, names_of
+from sdq.worker.layouts.families import layout_of
 
 UNET = "model.diffusion_model.input_blocks.0.0.weight"
 CLIP = "cond_stage_model.transformer.text_model.embeddings.position_ids"
@@ -58,4 +58,4 @@ def test_broken_files(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(data)
     with pytest.raises(ModelError, match=r"a\.safetensors is no safetensors file"):
-        names_of(path)
+        layout_of(path)

@@ -1,0 +1,207 @@
+"""From links to an entry of the catalog: what is not known of the files is found out here."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from sdq.errors import DownloadError, UsageError
+from sdq.protocol.model import (
+    ModelDefaults,
+    ModelFile,
+    ModelId,
+    ModelManifest,
+    Sha256,
+    fingerprint_of,
+)
+
+if TYPE_CHECKING:
+    from sdq.worker.fetch.measure import Measured
+
+Kind = Literal["folder", "single_file", "archive"]
+Report = Callable[[str, int], None]
+"""``report(file, bytes so far)``."""
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+_LIKE = {
+    "sd1": "sd15",
+    "sdxl": "sdxl",
+    "StableDiffusionPipeline": "sd15",
+    "StableDiffusionXLPipeline": "sdxl",
+}
+"""From what is found in the files to the shipped model of the same family."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """What the links lead to. ``like``: the shipped model that it resembles, where we can tell."""
+
+    kind: Kind
+    files: tuple[ModelFile, ...]
+    like: str = ""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the person says of the model; ``None``: as the model that it is like."""
+
+    title: str | None = None
+    license: str | None = None
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    scheduler: str | None = None
+    canary_prompt: str | None = None
+    memory_bytes: int | None = None
+    is_distilled: bool | None = None
+
+
+def check_names(model_id: str, sha256: str) -> None:
+    """Before anything large is read. Raises `UsageError`."""
+    for value, kind, words in (
+        (model_id, ModelId, "an id is made of letters, digits, dots, dashes and underscores"),
+        (sha256.lower() or "0" * 64, Sha256, "a sha256 has 64 hexadecimal digits"),
+    ):
+        try:
+            msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            raise UsageError(f"{value!r} is not allowed: {words}") from error
+
+
+def look_at(
+    links: Sequence[str], *, sha256: str = "", name: str = "", report: Report = lambda f, b: None
+) -> Files:
+    """The files behind the links, measured where nobody has said what they are.
+
+    One file (its links are mirrors of one another), ``path=link`` for each file of a folder, or a
+    whole repository, ``hf://org/name@revision``. Files are streamed once to hash them. Raises
+    `UsageError`, and `DownloadError` or `ModelError` for what the links give.
+    """
+    if len(links) == 1 and _is_repository(links[0]):
+        return _repository(links[0], report)
+    named = [link.partition("=") for link in links]
+    if all(separator and ":" not in path for path, separator, _ in named):
+        return _folder([(path, link) for path, _, link in named], report)
+    return _one_file(links, sha256, name, report)
+
+
+def manifest_of(model_id: str, found: Files, like: ModelManifest, wishes: Wishes) -> ModelManifest:
+    """The entry. What the person leaves open is as in the model that it is like."""
+    was = like.defaults
+    defaults = ModelDefaults(
+        width=was.width if wishes.width is None else wishes.width,
+        height=was.height if wishes.height is None else wishes.height,
+        num_inference_steps=was.num_inference_steps if wishes.steps is None else wishes.steps,
+        guidance_scale=was.guidance_scale if wishes.guidance is None else wishes.guidance,
+        scheduler=wishes.scheduler or was.scheduler,
+    )
+    distilled = like.is_distilled if wishes.is_distilled is None else wishes.is_distilled
+    return ModelManifest(
+        model_id=model_id,
+        title=wishes.title or model_id,
+        kind=found.kind,
+        license=wishes.license or "unknown: ask its publisher",
+        files=found.files,
+        defaults=defaults,
+        limits=like.limits,
+        canary_prompt=wishes.canary_prompt or like.canary_prompt,
+        fingerprint=fingerprint_of(found.files),
+        memory_bytes=like.memory_bytes if wishes.memory_bytes is None else wishes.memory_bytes,
+        is_distilled=distilled,
+    )
+
+
+def _one_file(links: Sequence[str], sha256: str, name: str, report: Report) -> Files:
+    from sdq.worker.fetch.paths import check_kind
+
+    path = name or PurePosixPath(unquote(urlsplit(links[0]).path)).name
+    if not PurePosixPath(path).suffix:
+        raise UsageError(
+            f"{links[0]} does not say what kind of file it is", hint="name it: --name x.safetensors"
+        )
+    kind: Kind = "archive" if path.lower().endswith(ARCHIVES) else "single_file"
+    if kind == "single_file":
+        check_kind(path)
+    if sha256:
+        return Files(kind, (ModelFile(path, None, sha256.lower(), tuple(links)),))
+    measured = _measured(links, path, report)
+    file = ModelFile(path, measured.size_bytes, measured.sha256, tuple(links))
+    return Files(kind, (file,), _LIKE.get(_layout(path, measured), ""))
+
+
+def _folder(named: Sequence[tuple[str, str]], report: Report) -> Files:
+    from sdq.worker.fetch.paths import check_kind
+
+    mirrors: dict[str, list[str]] = {}
+    for path, link in named:
+        check_kind(path)
+        mirrors.setdefault(path, []).append(link)
+    files, like = [], ""
+    for path, links in mirrors.items():
+        measured = _measured(links, path, report)
+        files.append(ModelFile(path, measured.size_bytes, measured.sha256, tuple(links)))
+        like = like or (_class_of(measured.head) if path == "model_index.json" else "")
+    return Files("folder", tuple(files), _LIKE.get(like, ""))
+
+
+def _repository(link: str, report: Report) -> Files:
+    from sdq.worker.fetch.hub import INDEX, pipeline_files, repository
+
+    there = repository(link, os.environ)
+    if all(file.path != INDEX for file in there.files):
+        raise UsageError(
+            f"{link} holds no pipeline of diffusers (there is no {INDEX})",
+            hint="name one of its files: hf://org/name@revision/file.safetensors",
+        )
+    index = _measured([there.link_of(INDEX)], INDEX, report)
+    files = []
+    for file in pipeline_files(there.files, index.head):
+        size_bytes, sha256, links = file.size_bytes, file.sha256, (there.link_of(file.path),)
+        if not sha256:
+            size_bytes, sha256, _ = _measured(links, file.path, report)
+        files.append(ModelFile(file.path, size_bytes, sha256, links))
+    return Files("folder", tuple(files), _LIKE.get(_class_of(index.head), ""))
+
+
+def _is_repository(link: str) -> bool:
+    from sdq.worker.fetch.links import hub_place
+
+    return link.startswith("hf:") and not hub_place(link).path
+
+
+def _measured(links: Sequence[str], path: str, report: Report) -> "Measured":
+    """From the first mirror that gives it."""
+    from sdq.worker.fetch.measure import measure
+
+    reasons = []
+    for link in links:
+        try:
+            return measure(link, lambda done: report(path, done))
+        except DownloadError as error:
+            reasons.append(f"{link}: {error.message}")
+    raise DownloadError(
+        f"cannot read {path}: " + "; ".join(reasons),
+        hint="a model is only published with its hash; give it with --sha256 if you know it",
+    )
+
+
+def _layout(path: str, measured: "Measured") -> str:
+    """The family of a checkpoint. A file that is none is refused here, not on each worker."""
+    if not path.endswith(".safetensors"):
+        return ""
+    from sdq.worker.layouts.families import layout_in
+
+    return layout_in(path, measured.head)
+
+
+def _class_of(index: bytes) -> str:
+    try:
+        document: Mapping[str, object] = msgspec.json.decode(index, type=dict[str, object])
+    except msgspec.MsgspecError:
+        return ""
+    return str(document.get("_class_name", ""))

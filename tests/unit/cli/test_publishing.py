@@ -1,0 +1,165 @@
+"""From links to an entry of the catalog."""
+
+import json
+import struct
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from sdq.cli.publishing import Files, Wishes, look_at, manifest_of
+from sdq.errors import DownloadError, ModelError, UsageError
+from sdq.protocol.model import ModelFile
+from sdq.server.catalog import Catalog
+from sdq.testing.file_server import Fault, FileServer
+
+COMMIT = "c" * 40
+
+
+def checkpoint(*marks: str) -> bytes:
+    names = ("model.diffusion_model.x", *marks)
+    header = json.dumps(
+        {name: {"dtype": "F16", "shape": [0], "data_offsets": [0, 0]} for name in names}
+    )
+    return struct.pack("<Q", len(header)) + header.encode() + bytes(1000)
+
+
+SD1 = checkpoint("cond_stage_model.transformer.x")
+
+
+@pytest.fixture
+def web() -> Iterator[FileServer]:
+    with FileServer(files={"/m.safetensors": SD1, "/m.zip": b"packed"}) as server:
+        yield server
+
+
+def test_one_file_with_a_mirror(web: FileServer) -> None:
+    links = [f"{web.url}/m.safetensors", "https://example.org/other.safetensors"]
+    told: list[tuple[str, int]] = []
+    found = look_at(links, report=lambda file, done: told.append((file, done)))
+    digest = sha256(SD1).hexdigest()
+    assert found == Files(
+        "single_file", (ModelFile("m.safetensors", len(SD1), digest, tuple(links)),), "sd15"
+    )
+    assert told[-1] == ("m.safetensors", len(SD1))
+
+
+def test_a_mirror_that_is_away_does_not_matter(web: FileServer) -> None:
+    links = [f"{web.url}/gone.safetensors", f"{web.url}/m.safetensors"]
+    (file,) = look_at(links).files
+    assert (file.path, file.size_bytes) == ("gone.safetensors", len(SD1))
+
+
+def test_a_known_hash_is_not_computed(web: FileServer) -> None:
+    found = look_at([f"{web.url}/m.safetensors"], sha256="AB" * 32)
+    assert found.files[0].sha256 == "ab" * 32
+    assert found.files[0].size_bytes is None
+    assert not web.requests
+
+
+def test_an_archive(web: FileServer) -> None:
+    found = look_at([f"{web.url}/m.zip"])
+    assert (found.kind, found.files[0].path, found.like) == ("archive", "m.zip", "")
+
+
+def test_a_link_without_a_name_wants_one(web: FileServer) -> None:
+    web.files["/download"] = SD1
+    with pytest.raises(UsageError, match="what kind of file") as refused:
+        look_at([f"{web.url}/download?id=1"])
+    assert "--name" in refused.value.hint
+    found = look_at([f"{web.url}/download?id=1"], name="mine.safetensors")
+    assert found.files[0].path == "mine.safetensors"
+
+
+def test_a_folder_file_by_file(web: FileServer) -> None:
+    web.files["/index"] = b'{"_class_name": "StableDiffusionXLPipeline"}'
+    found = look_at(
+        [
+            f"model_index.json={web.url}/index",
+            f"unet/w.safetensors={web.url}/m.safetensors?a=b",
+            "unet/w.safetensors=https://example.org/mirror",
+        ]
+    )
+    assert (found.kind, found.like) == ("folder", "sdxl")
+    assert [(file.path, len(file.links)) for file in found.files] == [
+        ("model_index.json", 1),
+        ("unet/w.safetensors", 2),
+    ]
+
+
+def test_a_whole_repository(web: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", web.url)
+    index = json.dumps(
+        {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet"]}
+    ).encode()
+    entries = [
+        {"type": "file", "path": "model_index.json", "size": len(index)},
+        {"type": "file", "path": "unet/config.json", "size": 2},
+        {
+            "type": "file",
+            "path": "unet/w.safetensors",
+            "size": 9,
+            "lfs": {"oid": "a" * 64, "size": 9},
+        },
+        {"type": "file", "path": "README.md", "size": 5},
+    ]
+    web.files["/api/models/org/name/revision/v1"] = json.dumps({"sha": COMMIT}).encode()
+    web.files[f"/api/models/org/name/tree/{COMMIT}"] = json.dumps(entries).encode()
+    web.files[f"/org/name/resolve/{COMMIT}/model_index.json"] = index
+    web.files[f"/org/name/resolve/{COMMIT}/unet/config.json"] = b"{}"
+    found = look_at(["hf://org/name@v1"])
+    assert (found.kind, found.like) == ("folder", "sd15")
+    assert [(file.path, file.size_bytes, file.sha256[:4]) for file in found.files] == [
+        ("model_index.json", len(index), sha256(index).hexdigest()[:4]),
+        ("unet/config.json", 2, sha256(b"{}").hexdigest()[:4]),
+        ("unet/w.safetensors", 9, "aaaa"),
+    ]
+    assert found.files[2].links == (f"hf://org/name@{COMMIT}/unet/w.safetensors",)
+    assert not any("w.safetensors" in request.path for request in web.requests)
+
+
+def test_a_repository_of_checkpoints_says_so(
+    web: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", web.url)
+    web.files["/api/models/org/name/revision/main"] = json.dumps({"sha": COMMIT}).encode()
+    web.files[f"/api/models/org/name/tree/{COMMIT}"] = b"[]"
+    with pytest.raises(UsageError, match="no pipeline of diffusers") as refused:
+        look_at(["hf://org/name"])
+    assert "file.safetensors" in refused.value.hint
+
+
+@pytest.mark.parametrize("name", ["m.ckpt", "pytorch_model.bin"])
+def test_pickles_are_refused_before_they_are_read(web: FileServer, name: str) -> None:
+    with pytest.raises(ModelError, match="pickle"):
+        look_at([f"{web.url}/{name}"])
+    with pytest.raises(ModelError, match="pickle"):
+        look_at([f"unet/{name}={web.url}/{name}"])
+    assert not web.requests
+
+
+def test_what_is_no_checkpoint_is_refused(web: FileServer) -> None:
+    web.files["/page.safetensors"] = b"<html>an error page</html>"
+    with pytest.raises(ModelError, match="no safetensors file"):
+        look_at([f"{web.url}/page.safetensors"])
+    web.files["/lora.safetensors"] = checkpoint()
+    with pytest.raises(ModelError, match="unknown family"):
+        look_at([f"{web.url}/lora.safetensors"])
+
+
+def test_nothing_is_published_without_its_hash(web: FileServer) -> None:
+    web.always["/m.safetensors"] = Fault(status=403)
+    with pytest.raises(DownloadError, match="403 Forbidden") as refused:
+        look_at([f"{web.url}/m.safetensors"])
+    assert "only published with its hash" in refused.value.hint
+
+
+def test_what_is_left_open_is_as_in_the_model_that_it_is_like(tmp_path: Path) -> None:
+    like = Catalog.load().manifest("sd15")
+    file = ModelFile("m.safetensors", 1, "0" * 64, ("https://example.org/m.safetensors",))
+    made = manifest_of("mine", Files("single_file", (file,)), like, Wishes(steps=8, license="MIT"))
+    assert (made.defaults.num_inference_steps, made.license, made.title) == (8, "MIT", "mine")
+    assert made.defaults.width == like.defaults.width
+    assert made.limits == like.limits
+    assert made.fingerprint != like.fingerprint
