@@ -10,6 +10,17 @@ from sdq.stack.redis import RedisServer
 from sdq.stack.redis import free_port as choose_free_port
 
 
+def pytest_configure() -> None:
+    """One thread for each process that computes, unless `OMP_NUM_THREADS` says otherwise.
+
+    The models of the tests are small, and the machine is shared by all that a test starts: threads
+    that wait for each other by spinning take ten times as long as one alone. Torch reads this when
+    it is imported, so it must be said before the tests are.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _offline() -> Iterator[None]:
     """No test reaches for the internet, and no setting of the developer reaches a test."""

@@ -1,6 +1,6 @@
 """The built-in model in turns with others, beside its pipeline's own call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -8,6 +8,7 @@ import msgspec
 import numpy
 import pytest
 import sdq_shapes
+import torch
 
 from sdq.protocol.model import ModelManifest
 from sdq.spec import ImageSpec
@@ -21,6 +22,15 @@ from sdq.worker.stepping import SteppingPipeline, engine_pipeline
 MOST_DIFFERENCE = 2
 """Of 255, in any pixel."""
 WAIT_SECONDS = 60.0
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """Several threads share each operation, as on a real worker; other tests have one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "euler_ancestral", "dpmpp_2m"])
