@@ -10,6 +10,7 @@ from sdq.protocol.constants import WRITE_TIMEOUT_SECONDS
 from sdq.protocol.job_messages import CancelJobs
 from sdq.protocol.messages import Cancel, ErrorReply, ListModels, Pong, Removed
 from sdq.server.outboxes import Outboxes
+from sdq.server.queue.previews import MAX_BEHIND_BYTES
 from sdq.server.session import Session
 from sdq.testing.transport import LIMITS
 
@@ -67,6 +68,15 @@ def test_an_answer_that_is_too_large_is_said_so_that_nobody_waits_for_it():
     session.send(Removed(7, 1, 1))
     (reply,) = wire.sent
     assert (reply.request_id, "the limit is 9" in reply.message) == (7, True)
+
+
+def test_a_reader_with_much_unread_is_behind():
+    wire: Any = Wire()
+    nothing: Any = SimpleNamespace()
+    session = Session(wire, nothing, nothing, LIMITS, Outboxes())
+    assert not session.is_behind
+    wire.unread_bytes = MAX_BEHIND_BYTES + 1
+    assert session.is_behind
 
 
 def test_after_taking_leave_nothing_more_is_said():
