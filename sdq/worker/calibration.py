@@ -161,11 +161,12 @@ class _Calibration:
 
 
 def _profile_of(found: Findings, options: DrawOptions, device: Device) -> Profile:
-    area_pixels = found.proof.width * found.proof.height
+    one_pixels = found.proof.width * found.proof.height
     at_once = active_set.largest_useful(found.turn_seconds)
-    if found.is_cut and at_once == 1:
-        known = capacity_of(device)
-        at_once = max(1, min(known.pictures, known.area_pixels // area_pixels))
+    area_pixels = at_once * one_pixels
+    if found.is_cut and at_once == 1:  # more were not tried: what is known of such devices
+        at_once, area_pixels = capacity_of(device).pictures, capacity_of(device).area_pixels
+        at_once = max(1, min(at_once, area_pixels // one_pixels))
     return Profile(
         options=options,
         device_name=device.name,
@@ -177,7 +178,7 @@ def _profile_of(found: Findings, options: DrawOptions, device: Device) -> Profil
         weights_bytes=found.weights_bytes,
         peak_bytes=found.peak_bytes,
         at_once=at_once,
-        area_pixels=at_once * area_pixels,
+        area_pixels=area_pixels,
         turn_seconds=found.turn_seconds,
     )
 

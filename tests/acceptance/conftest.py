@@ -70,7 +70,11 @@ class Sdq:
     def __init__(self, folder: Path, home: str = "home") -> None:
         self.folder = folder
         self.home = folder / home
-        self.env = os.environ | {"SDQ_HOME": str(self.home), "COLUMNS": "80"}
+        self.env = os.environ | {
+            "SDQ_HOME": str(self.home),
+            "SDQ_WORKER_MEASURE_SECONDS": "0",  # seconds for each home; test_parts has it measured
+            "COLUMNS": "80",
+        }
         self._started: list[Running] = []
 
     def __call__(

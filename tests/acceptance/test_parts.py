@@ -33,12 +33,16 @@ def test_two_machines_as_the_readme_types_it(sdq, tmp_path: Path):
     assert "no worker online holds 'shapes'" in nobody.stderr
 
     worker_home = sdq.env | {"SDQ_HOME": str(tmp_path / "worker-home")}
+    del worker_home["SDQ_WORKER_MEASURE_SECONDS"]
     installed = shell("sdq worker install", worker_home)
     assert installed.returncode == 0, installed.stderr
+    assert "shapes: measuring" in installed.stderr
     config = tmp_path / "worker-home" / "worker" / "worker.json"
     assert config.stat().st_mode & 0o777 == 0o600
     again = shell("sdq worker install", worker_home)
     assert "already" in again.stdout + again.stderr
+    listed = shell("sdq worker list", worker_home)
+    assert "shapes" in listed.stdout
 
     sdq.env["SDQ_HOME"], home = worker_home["SDQ_HOME"], sdq.env["SDQ_HOME"]
     worker = sdq.start("worker", "run")
