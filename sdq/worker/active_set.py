@@ -17,6 +17,9 @@ MOST_ROUNDS = 8
 than it was: another program that takes the processor disturbs some visits, hardly all of one
 size. On a quiet machine two rounds are enough."""
 
+SETTLE_SECONDS = 10.0
+"""After so long there is no further round: long turns are disturbed for a part of them only."""
+
 TURNS = 2
 """Of a visit. The quickest of all visits counts: nothing makes a turn quicker than it is, much
 makes it slower, such as being the first one of a new size."""
@@ -68,11 +71,12 @@ def measure(
     is no time for a single turn. What a turn of one picture raises passes.
     """
     search = _Search(turn, prepare, seconds_left, fits, most, clock)
+    began = clock()
     for _ in range(MOST_ROUNDS):
         before = dict(search.best)
         search.revisit()
         search.grow()
-        if _is_alike(before, search.best):
+        if _is_alike(before, search.best) or clock() - began > SETTLE_SECONDS:
             break
     return Sizes(search.best, search.is_cut)
 

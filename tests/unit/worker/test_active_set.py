@@ -100,6 +100,12 @@ def test_a_machine_that_is_never_quiet_does_not_keep_us() -> None:
     assert len(bench.turns) < 200
 
 
+def test_long_turns_are_not_repeated() -> None:
+    bench = Bench(lambda pictures, number: 2.0)
+    bench.measured(most=4)
+    assert bench.turns == [1, 1, 2, 2, 4, 4]
+
+
 def test_a_slow_device_is_asked_for_little() -> None:
     bench = Bench(lambda pictures, number: 40.0 * pictures)
     found = bench.measured()
