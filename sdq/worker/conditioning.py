@@ -5,9 +5,11 @@ a single picture: so what is remembered is, bit for bit, what they would compute
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sdq.spec import ImageSpec
@@ -41,10 +43,23 @@ class Condition:
 
 
 class Conditioner:
-    """For the engine's thread: tokenizers are not safe to call from several at once."""
+    """For the engine's thread: tokenizers are not safe to call from several at once.
 
-    def __init__(self, pipeline: Any, max_cache_bytes: int = MAX_CACHE_BYTES) -> None:
+    ``device_name``: where the text encoders calculate, wherever they rest. ``before_encoding`` is
+    called when they are about to.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        device_name: str = "cpu",
+        *,
+        before_encoding: Callable[[], object] = lambda: None,
+        max_cache_bytes: int = MAX_CACHE_BYTES,
+    ) -> None:
         self._pipeline = pipeline
+        self._device_name = device_name
+        self._before_encoding = before_encoding
         self._max_cache_bytes = max_cache_bytes
         self._cache: OrderedDict[str, Encoded] = OrderedDict()
         self.cache_bytes = 0
@@ -77,9 +92,10 @@ class Conditioner:
         if found is not None:
             self._cache.move_to_end(text)
             return found
+        self._before_encoding()
         made = self._pipeline.encode_prompt(
             prompt=text,
-            device=self._pipeline.unet.device,
+            device=torch.device(self._device_name),
             num_images_per_prompt=1,
             do_classifier_free_guidance=False,
         )

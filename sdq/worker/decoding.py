@@ -1,6 +1,6 @@
 """From latents to pictures: several in one call of the VAE, in tiles when they are large."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sdq.errors import GenerationFailed
 from sdq.worker.flight import NoPicture
+from sdq.worker.memory import memory_errors
 
 TILED_ABOVE_PIXELS = 1536 * 1536
 """Tiles save memory and leave faint seams, so only where a whole picture hardly ever fits."""
@@ -18,10 +19,15 @@ TILED_ABOVE_PIXELS = 1536 * 1536
 
 class Decoder:
     """SDXL's VAE overflows in halves and says so: it is moved to full precision for good. The
-    older ones say so too, by default, and their pipeline rightly does not care."""
+    older ones say so too, by default, and their pipeline rightly does not care.
 
-    def __init__(self, pipeline: Any) -> None:
+    ``make_room``: called when the device is full; says whether others left it, so that another
+    attempt is worth while.
+    """
+
+    def __init__(self, pipeline: Any, make_room: Callable[[], bool] = lambda: False) -> None:
         self._pipeline = pipeline
+        self._make_room = make_room
         vae = pipeline.vae
         is_xl = getattr(pipeline, "text_encoder_2", None) is not None
         if is_xl and vae.dtype == torch.float16 and getattr(vae.config, "force_upcast", False):
@@ -34,13 +40,7 @@ class Decoder:
         """
         stacked = self.unscaled(torch.cat(list(latents)))
         height, width = (side * self._pipeline.vae_scale_factor for side in stacked.shape[2:])
-        tiled = height * width > TILED_ABOVE_PIXELS
-        try:
-            pixels = self._pixels(stacked, tiled=tiled)
-        except (MemoryError, torch.OutOfMemoryError):
-            if tiled or len(latents) > 1:
-                raise
-            pixels = self._pixels(stacked, tiled=True)
+        pixels = self._fitting(stacked, tiled=height * width > TILED_ABOVE_PIXELS)
         pixels, unsafe = self._looked_at(pixels)
         processor = self._pipeline.image_processor
         arrays = processor.postprocess(pixels, output_type="np", do_denormalize=None)
@@ -59,6 +59,17 @@ class Decoder:
         mean = latents.new_tensor(mean).view(1, -1, 1, 1)
         deviation = latents.new_tensor(deviation).view(1, -1, 1, 1)
         return latents * deviation / vae.config.scaling_factor + mean  # type: ignore[no-any-return]
+
+    def _fitting(self, latents: Tensor, *, tiled: bool) -> Tensor:
+        try:
+            with memory_errors(str(latents.device)):
+                return self._pixels(latents, tiled=tiled)
+        except MemoryError:
+            has_room = self._make_room()
+            if not has_room and (tiled or len(latents) > 1):
+                raise
+        # Not before the error is gone: it holds what was made until then.
+        return self._fitting(latents, tiled=tiled or not has_room)
 
     def _pixels(self, latents: Tensor, *, tiled: bool) -> Tensor:
         with _tiles(self._pipeline.vae, tiled):

@@ -4,7 +4,7 @@ A device's memory; for the CPU the computer's, or what the container it runs in 
 """
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -92,17 +92,18 @@ def measured(pipeline: Any) -> Weights:
     """The same, and of the largest part."""
     import torch
 
-    parts = [
-        sum(tensor.numel() * tensor.element_size() for tensor in _tensors_of(part))
-        for part in pipeline.components.values()
-        if isinstance(part, torch.nn.Module)
-    ]
-    return Weights(sum(parts), max(parts, default=0))
+    parts = pipeline.components.values()
+    sizes = [size_of(part) for part in parts if isinstance(part, torch.nn.Module)]
+    return Weights(sum(sizes), max(sizes, default=0))
 
 
-def _tensors_of(part: Any) -> Iterable[Any]:
-    yield from part.parameters()
-    yield from part.buffers()
+def size_of(part: Any) -> int:
+    """Bytes of the weights of one part, a torch module, wherever they rest."""
+    return sum(
+        tensor.numel() * tensor.element_size()
+        for tensors in (part.parameters(), part.buffers())
+        for tensor in tensors
+    )
 
 
 def expected(folder: Path, manifest: ModelManifest, dtype: str) -> Weights:
@@ -144,6 +145,33 @@ def _tensor_sizes(file: Path) -> Iterable[tuple[str, int]]:
             for side in entry["shape"]:
                 count *= side
             yield name, count
+
+
+@contextlib.contextmanager
+def memory_errors(device_name: str) -> Iterator[None]:
+    """A full device, however torch says so, becomes a `MemoryError` with its cache emptied."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        empty_cache(device_name)
+        raise MemoryError(str(error)) from error
+    except RuntimeError as error:
+        if "out of memory" in str(error) or "can't allocate memory" in str(error):
+            empty_cache(device_name)
+            raise MemoryError(str(error)) from error
+        raise
+
+
+def empty_cache(device_name: str) -> None:
+    """Gives memory that torch keeps for later back to the device."""
+    import torch
+
+    module = getattr(torch, device_name.partition(":")[0], None)
+    if module is not None and hasattr(module, "empty_cache"):
+        with contextlib.suppress(RuntimeError):
+            module.empty_cache()
 
 
 class Peak:

@@ -1,9 +1,8 @@
 """Loading a diffusers pipeline from files that are already here, quietly and offline."""
 
-import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ from sdq.errors import ModelError
 from sdq.protocol.model import ModelManifest
 from sdq.worker import offload as offloading
 from sdq.worker.devices import Device
+from sdq.worker.memory import empty_cache as empty_cache
+from sdq.worker.memory import memory_errors as memory_errors
 from sdq.worker.profile import Offload
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -149,30 +150,3 @@ def _load_error(manifest: ModelManifest, folder: Path, error: Exception) -> Mode
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
     hint = "`sdq worker install` fetches the files again"
     return ModelError(f"{manifest.model_id} in {folder} cannot be loaded: {reason}", hint=hint)
-
-
-@contextlib.contextmanager
-def memory_errors(device_name: str) -> Iterator[None]:
-    """A full device, however torch says so, becomes a `MemoryError` with its cache emptied."""
-    import torch
-
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        empty_cache(device_name)
-        raise MemoryError(str(error)) from error
-    except RuntimeError as error:
-        if "out of memory" in str(error) or "can't allocate memory" in str(error):
-            empty_cache(device_name)
-            raise MemoryError(str(error)) from error
-        raise
-
-
-def empty_cache(device_name: str) -> None:
-    """Gives memory that torch keeps for later back to the device."""
-    import torch
-
-    module = getattr(torch, device_name.partition(":")[0], None)
-    if module is not None and hasattr(module, "empty_cache"):
-        with contextlib.suppress(RuntimeError):
-            module.empty_cache()

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
+from torch import Tensor
 
 from sdq.spec import ImageSpec
 from sdq.worker.conditioning import Conditioner
@@ -14,11 +15,12 @@ from sdq.worker.devices import Device, capacity_of, decode_capacity_of
 from sdq.worker.drawing import DiffusersPipeline
 from sdq.worker.flight import Capacity, Drawer, Flight, OnStep, Pipeline
 from sdq.worker.latents import LatentFlight
+from sdq.worker.offload import TEXT_ENCODERS, Parts
 from sdq.worker.pace import Pace
 from sdq.worker.pipelines import make_scheduler, memory_errors
+from sdq.worker.previews import Previewer
 from sdq.worker.stack import Stack
 
-from sdq.worker.previews import Previewer
 STEPPED = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 """diffusers' classes whose ``__call__`` is known here step by step."""
 
@@ -38,7 +40,13 @@ class SteppingPipeline:
         # Schedulers made from one another gather settings: always start from the model's own.
         self._scheduler_config = dict(pipeline.scheduler.config)
         self._schedulers: dict[str, Any] = {}
-        self._conditioner = Conditioner(pipeline)
+        self._decoder = Decoder(pipeline, lambda: self._parts.leave_but("vae"))
+        self._parts = Parts(pipeline, device)
+        self._conditioner = Conditioner(
+            pipeline,
+            device.name,
+            before_encoding=lambda: self._parts.need(*TEXT_ENCODERS),
+        )
         self._stack = Stack(pipeline.unet, device.name)
         self._previewer = Previewer(pipeline, self._decoder, lambda: self._parts.need("vae"))
         self._pace = Pace(device.name)
@@ -69,8 +77,7 @@ class SteppingPipeline:
     def step(self, flights: Sequence[Flight]) -> list[Exception | None]:
         own = [_own(flight) for flight in flights if not flight.is_finished]
         faults: dict[Flight, Exception] = {}
-        with memory_errors(self.device.name):
-            predictions = self._stack.predict(own) if own else []
+        predictions = self._predict(own) if own else []
         for flight, prediction in zip(own, predictions, strict=True):
             try:
                 with memory_errors(self.device.name):
@@ -84,6 +91,17 @@ class SteppingPipeline:
         self._pace.keep()
         return [faults.get(flight) for flight in flights]
 
+    def _predict(self, flights: Sequence[LatentFlight]) -> list[Tensor]:
+        try:
+            with memory_errors(self.device.name):
+                self._parts.need("unet")
+                return self._stack.predict(flights)
+        except MemoryError:
+            if not self._parts.leave_but("unet"):
+                raise
+        return self._predict(flights)  # once the error and what it holds are gone
+
+    @torch.inference_mode()
     def preview(self, flight: Flight) -> Image | None:
         """One pixel for each of the latents, of what the model takes the finished picture to be:
         the latents themselves are noise for most of the way."""
@@ -93,6 +111,7 @@ class SteppingPipeline:
     @torch.inference_mode()
     def decode(self, flights: Sequence[Flight]) -> list[Image | Exception]:
         with memory_errors(self.device.name):
+            self._parts.need("vae")
             return self._decoder.decode([_own(flight).latents for flight in flights])
 
 
