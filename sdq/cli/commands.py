@@ -9,6 +9,7 @@ from sdq.cli import library, models, server, worker
 from sdq.cli.attach import attach
 from sdq.cli.cancel import cancel
 from sdq.cli.config import config
+from sdq.cli.doctor import doctor
 from sdq.cli.generate import generate
 from sdq.cli.jobs import jobs
 from sdq.cli.output import print_data
@@ -43,6 +44,7 @@ def build() -> typer.Typer:
     app.command()(status)
     app.command()(workers)
     app.command()(config)
+    app.command()(doctor)
     return app
 
 

@@ -15,6 +15,7 @@ INTERRUPTED = 130
 _EXTRAS = {
     "aiosqlite": "server",
     "uvloop": "server",
+    "tomlkit": "server",
     "celery": "",
     "kombu": "",
     "redis": "",
