@@ -67,7 +67,7 @@ def say_installed(done: "Installed", as_json: bool) -> None:
         f"in {profile.dtype} on {plain(profile.device_label)}"
     )
     if done.is_moved:
-        tell("this worker, with all its models, draws for that server's Redis from now on")
+        tell("it worked for another Redis before: all its models draw for this server from now on")
 
 
 def _what(progress: "InstallProgress") -> str:

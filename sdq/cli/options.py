@@ -123,8 +123,8 @@ MeasureSeconds = Annotated[
     typer.Option(
         "--measure",
         metavar="SECONDS",
-        help="How long to measure at most, beyond the proof picture; 0: not at all.",
-        show_default="60",
+        help="How long to measure at most, beyond the proof picture; 0: not at all. Default: 60.",
+        show_default=False,
         rich_help_panel=_DRAWING,
     ),
 ]

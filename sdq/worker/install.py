@@ -163,7 +163,7 @@ def _save(
     wanted = msgspec.structs.replace(before.with_model(installed), redis_url=settings.redis_url)
     if wanted != known:
         models.save_config(home, wanted)
-    return wanted.redis_url != before.redis_url
+    return bool(before.models) and wanted.redis_url != before.redis_url
 
 
 def _fetch_all(manifest: ModelManifest, folder: Path, report: Report, *, all_anew: bool) -> bool:

@@ -74,7 +74,7 @@ def test_the_end_for_people(capsys: pytest.CaptureFixture[str]) -> None:
         "sd15 is installed: worker box-1, a picture in 0.5 s, 2 at once in float32 on fake",
         "sd15 was installed already: worker box-1, a picture in 0.5 s, "
         "2 at once in float32 on fake",
-        "this worker, with all its models, draws for that server's Redis from now on",
+        "it worked for another Redis before: all its models draw for this server from now on",
     ]
 
 

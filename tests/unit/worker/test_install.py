@@ -241,7 +241,9 @@ def test_a_model_is_removed_and_its_files_stay(home: Home, settings: WorkerSetti
         models.load_config(home)
     with pytest.raises(UsageError, match="no model is installed"):
         remove(home, "other")
-    assert install(settings, home, options=CPU).worker_id == other.worker_id
+    elsewhere = msgspec.structs.replace(settings, redis_url="redis://elsewhere/0")
+    again = install(elsewhere, home, options=CPU)
+    assert (again.worker_id, again.is_moved) == (other.worker_id, False)
 
 
 def test_the_configuration_of_an_older_sdq_gives_its_name_away(
