@@ -82,20 +82,19 @@ def forget(name: str) -> None:
     shutil.rmtree(CACHE / name, ignore_errors=True)
 
 
-def manifest_of(name: str, folder: Path) -> ModelManifest:
-    """What loading reads of it; nothing is hashed."""
+def manifest_of(model: Model, folder: Path) -> ModelManifest:
+    """What loading reads of it, and what compiling aims at; nothing is hashed."""
     from sdq.protocol.model import ModelDefaults, ModelFile, ModelLimits
     from sdq.testing.full_size import files_of
 
-    side = NATIVE_SIDES[name]
     return ModelManifest(
-        model_id=name,
-        title=name,
+        model_id=model.name,
+        title=model.name,
         kind="folder",
         license="",
         files=tuple(ModelFile(path, None, "0" * 64, ()) for path in files_of(folder)),
-        defaults=ModelDefaults(side, side, 2, 5.0, "euler"),
-        limits=ModelLimits(64, 2048, 2048 * 2048, 150, ("euler",)),
+        defaults=ModelDefaults(model.side, model.side, 2, model.guidance, model.scheduler),
+        limits=ModelLimits(64, 2048, 2048 * 2048, 150, (model.scheduler,)),
         canary_prompt="a red circle",
         fingerprint="0" * 64,
     )
@@ -124,7 +123,7 @@ def load_ours(model: Model, folder: Path, device: Any, *, compile: bool = False)
     """As a worker loads it."""
     from sdq.worker import pipelines
 
-    manifest = manifest_of(model.name, folder)
+    manifest = manifest_of(model, folder)
     pipeline = pipelines.load(folder, manifest, device, compile=compile)
     pipelines.set_scheduler(pipeline, model.scheduler)
     return pipeline

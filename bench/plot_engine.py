@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from plot import COLOURS, line, text
+from plot_serving import COLOURS, line, text
 
 WIDTH, HEIGHT = 330, 190
 LEFT, TOP, RIGHT, BOTTOM = 52, 30, 120, 44
