@@ -71,6 +71,7 @@ class Engine:
         self._holdings = {holding.model_id: holding for holding in holdings}
         self._unproven = set(self._holdings) if prove_first else set()
         self._on_broken = on_broken
+        self._on_change = on_change
         self._inbox = Inbox(max_waiting)
         self._residency = Residency(
             holdings,
@@ -82,7 +83,7 @@ class Engine:
             ),
             make_turns=self._make_turns,
             on_done=self._inbox.wake,
-            on_change=on_change,
+            on_change=self._note_change,
         )
         self._ready: Future[None] = Future()
         self._closing = threading.Event()
@@ -219,7 +220,6 @@ class Engine:
                 if not self._ready.done():
                     self._ready.set_exception(_out_of_order(fault))
                 return
-        self.at_once = max(one.pipeline.capacity.pictures for one in self._residency.residents)
         if not self._ready.done():
             self._ready.set_result(None)
 
@@ -249,6 +249,11 @@ class Engine:
         self._residency.residents.spent(resident, time.perf_counter() - began)
         self._settle(resident, faults)
         return True
+
+    def _note_change(self) -> None:
+        here = [one.pipeline.capacity.pictures for one in self._residency.residents]
+        self.at_once = max(here, default=self.at_once)
+        self._on_change()
 
     def _make_turns(self, pipeline: Pipeline) -> Turns:
         return Turns(

@@ -96,11 +96,8 @@ class Residency:
         wishes = self._wishes(inbox)
         wanted = [model_id for model_id in self.residents.loaded if inbox.waiting(model_id)]
         change = self.residents.change(wishes, wanted)
-        for resident in self.residents:
-            if resident.must_leave:  # it might wait for the one that waits for it
-                resident.turns.abandon_stalled(
-                    GivenBack("there was no memory for the picture beside another model's")
-                )
+        if change is None and self._unblock():
+            return self.change(inbox)
         if change is None:
             self._tell(coming=self.residents.expected)
             return bool(wishes)
@@ -112,6 +109,13 @@ class Residency:
         if self._loader.is_busy:
             return None  # its end arrives
         return LOOK_AGAIN_SECONDS if is_waited_for else self.residents.expiry_seconds()
+
+    def _unblock(self) -> bool:
+        """Gives back what has waited for memory in models that must leave: it might wait for the
+        very one that waits for them."""
+        reason = GivenBack("there was no memory for the picture beside another model's")
+        leaving = [resident for resident in self.residents if resident.must_leave]
+        return any(resident.turns.abandon_stalled(reason) for resident in leaving)
 
     def _wishes(self, inbox: Inbox) -> list[Wish]:
         wishes = []

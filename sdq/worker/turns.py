@@ -93,11 +93,12 @@ class Turns:
                 picture.fail(reason)
         self.abandon_stalled(reason)
 
-    def abandon_stalled(self, reason: Exception) -> None:
-        """Ends what has waited for memory."""
-        for picture in self._stalled:
+    def abandon_stalled(self, reason: Exception) -> bool:
+        """Ends what has waited for memory. Whether there was anything."""
+        stalled, self._stalled = self._stalled, []
+        for picture in stalled:
             picture.fail(reason)
-        self._stalled.clear()
+        return bool(stalled)
 
     # ------------------------------------------------------------ parts of a turn
 

@@ -4,10 +4,13 @@ import pytest
 from PIL import Image
 
 from sdq.config import Home
-from sdq.errors import ModelError
+from sdq.errors import Cancelled, ModelError
 from sdq.spec import ImageSpec
-from sdq.testing.pipeline import picture_of
+from sdq.testing.pipeline import FakePipeline, picture_of
+from sdq.testing.stepping import SteppingFake
 from sdq.worker import canary
+from sdq.worker.flight import NoPicture
+from sdq.worker.whole import as_pipeline
 
 
 def test_a_good_one(spec: ImageSpec) -> None:
@@ -20,6 +23,46 @@ def test_a_good_one(spec: ImageSpec) -> None:
 )
 def test_bad_ones(spec: ImageSpec, size: tuple[int, int], fault: str) -> None:
     assert fault in canary.fault_of(Image.new("RGB", size, (9, 99, 200)), spec)
+
+
+def nothing() -> None:
+    """Whoever draws may go on."""
+
+
+@pytest.mark.parametrize("pipeline", [SteppingFake(), FakePipeline()])
+def test_drawing_alone(spec: ImageSpec, pipeline: FakePipeline) -> None:
+    image = canary.draw_alone(as_pipeline(pipeline), spec, nothing)
+    assert image.tobytes() == picture_of(spec).tobytes()
+
+
+@pytest.mark.parametrize("kind", [SteppingFake, FakePipeline])
+def test_drawing_alone_ends_as_its_picture_does(spec: ImageSpec, kind: type[FakePipeline]) -> None:
+    with pytest.raises(NoPicture):
+        canary.draw_alone(as_pipeline(kind(nan_on="cat")), spec, nothing)
+    checks = 0
+
+    def check() -> None:
+        nonlocal checks
+        checks += 1
+        if checks == 3:
+            raise Cancelled("enough")
+
+    pipeline = as_pipeline(kind())
+    with pytest.raises(Cancelled):
+        canary.draw_alone(pipeline, spec, check)
+    assert canary.prove(as_pipeline(kind()), spec, nothing) == ""
+
+
+def test_a_proof(spec: ImageSpec) -> None:
+    def stop() -> None:
+        raise Cancelled("closing")
+
+    assert canary.prove(SteppingFake(), spec, nothing) == ""
+    assert "NaN" in canary.prove(SteppingFake(nan_on="cat"), spec, nothing)
+    assert "flat colour" in canary.prove(SteppingFake(black_on="cat"), spec, nothing)
+    full = canary.prove(SteppingFake(out_of_memory_on="cat"), spec, nothing)
+    assert full == "MemoryError: the fake device is full"
+    assert canary.prove(SteppingFake(nan_on="cat"), spec, stop) == ""
 
 
 def test_the_mark(sdq_home: object) -> None:

@@ -17,6 +17,7 @@ from sdq.testing.pipeline import held, picture_of
 from sdq.testing.stepping import SteppingFake
 from sdq.worker.engine import DrawnImage, Engine, GivenBack, NoPicture
 from sdq.worker.flight import Capacity
+from sdq.worker.inbox import Inbox
 
 WAIT_SECONDS = 10.0
 AREA = 64 * 48  # of the fixture's picture
@@ -288,12 +289,25 @@ def test_turns_are_shared_in_time(spec: ImageSpec) -> None:
     assert len(pipeline.turns) <= 6  # 4 steps; the first one may have begun a turn alone
 
 
-def test_an_idle_engine_sleeps(spec: ImageSpec) -> None:
+@pytest.mark.parametrize("keep_alive_seconds", [0.0, 60.0])
+def test_an_idle_engine_sleeps(
+    spec: ImageSpec, monkeypatch: pytest.MonkeyPatch, keep_alive_seconds: float
+) -> None:
+    sleeps: list[float | None] = []
+    wait = Inbox.wait
+
+    def counted(inbox: Inbox, timeout_seconds: float | None) -> None:
+        sleeps.append(timeout_seconds)
+        wait(inbox, timeout_seconds)
+
+    monkeypatch.setattr(Inbox, "wait", counted)
     pipeline = SteppingFake()
-    with running(pipeline) as engine:
+    with running(pipeline, keep_alive_seconds=keep_alive_seconds) as engine:
         wishes = Wishes(engine, spec)
         assert wishes.submit(1).result(WAIT_SECONDS)
-        used = time.process_time()
-        time.sleep(0.2)
-        assert time.process_time() - used < 0.1
+        before = len(sleeps)
+        time.sleep(0.1)
+        assert len(sleeps) <= before + 2  # it goes to sleep, once more if it was just being woken
+        last = sleeps[-1]
+        assert last is None if not keep_alive_seconds else last is not None and last > 50
         assert wishes.submit(2).result(WAIT_SECONDS)

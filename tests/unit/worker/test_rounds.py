@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sdq.worker import rounds as module
 from sdq.worker.flight import Capacity
-from sdq.worker.rounds import Rounds, in_halves
+from sdq.worker.rounds import Limit, Rounds, in_halves
 
 
 @dataclass(eq=False)
@@ -79,6 +80,50 @@ def test_shrinking_goes_down_only() -> None:
     assert turns(made, 2) == ["01", "23"]
     assert not made.shrink(items)
     assert not made.shrink(items[:1])  # one alone says nothing of how many fit
+
+
+def limit_after(limit: Limit, turns: int, area: int) -> int:
+    for _ in range(turns):
+        limit.went_well(area, 10)
+    return limit.capacity.area_pixels
+
+
+def test_a_limit_goes_back_to_what_went_well() -> None:
+    limit = Limit(Capacity(8, 80))
+    limit.went_well(60, 10)
+    assert limit.too_much(70)
+    assert limit.capacity == Capacity(8, 60)
+    assert limit.too_much(60)  # not any more
+    assert limit.capacity == Capacity(8, 30)
+    assert not limit.too_much(70)
+
+
+def test_a_limit_grows_slowly_and_only_where_it_was_reached() -> None:
+    limit = Limit(Capacity(8, 80))
+    assert limit_after(limit, 2 * module.GOOD_TURNS, 80) == 80  # it is no limit
+    limit.too_much(80)
+    limit.too_much(40)
+    assert limit.capacity.area_pixels == 20
+    assert limit_after(limit, 2 * module.GOOD_TURNS, 10) == 20
+    assert limit_after(limit, 2 * module.GOOD_TURNS, 99) == 20  # a large one alone
+    assert limit_after(limit, module.GOOD_TURNS - 1, 20) == 20
+    assert limit_after(limit, 1, 20) == 30
+    assert limit_after(limit, 2 * module.GOOD_TURNS, 30) == 30  # forty were too much
+
+
+def test_what_was_too_much_is_tried_again_in_the_end() -> None:
+    limit = Limit(Capacity(8, 80))
+    limit.too_much(80)
+    area = 40
+    for larger in (50, 60, 70):
+        area = limit_after(limit, module.GOOD_TURNS, area)
+        assert area == larger
+    assert limit_after(limit, module.FORGIVEN_TURNS - 1, 70) == 70
+    assert limit_after(limit, 1, 70) == 80
+    assert limit.too_much(80)
+    assert limit.capacity.area_pixels == 70  # in vain: that costs one turn in many
+    assert limit_after(limit, module.FORGIVEN_TURNS - 1, 70) == 70
+    assert limit_after(limit, 1, 70) == 80
 
 
 def test_halves_find_the_one_to_blame() -> None:
