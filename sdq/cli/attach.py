@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from sdq.cli import options
+from sdq.cli import picture_options as flags
 from sdq.cli.job_ids import JobIds, read_job_ids
 
 Timeout = Annotated[
@@ -17,6 +18,7 @@ def attach(
     jobs: JobIds,
     output: options.Output = None,
     timeout: Timeout = None,
+    preview: flags.Preview = False,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -41,4 +43,5 @@ def attach(
     client = options.settings(client__server=server).client
     outputs.prepare()
     sink = Sink(as_json=as_json, quiet=quiet)
-    return options.run(fetch(client, job_ids, outputs, sink, timeout_seconds=timeout))
+    fetching = fetch(client, job_ids, outputs, sink, timeout_seconds=timeout, preview=preview)
+    return options.run(fetching)

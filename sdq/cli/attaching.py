@@ -22,12 +22,13 @@ async def fetch(
     sink: Sink,
     *,
     timeout_seconds: float | None,
+    preview: bool = False,
 ) -> int:
     """Until the last job has ended; the exit code. Leaving it stops no job.
 
     Raises what ends everything: `ConnectionFailed`, `DeadlinePassed`, `OutputError`.
     """
-    receiving = Receiving(outputs, sink)
+    receiving = Receiving(outputs, sink, preview=preview)
     try:
         async with (
             deadline(timeout_seconds, left=lambda: "the jobs go on", hint=_AGAIN),
@@ -54,7 +55,8 @@ async def _fetch_all(
         request = Request(start + 1, len(chunk), job_ids=chunk)
         receiving.tally.asked += len(chunk)
         try:
-            await receiving.follow(request, client.attach(chunk))
+            news = client.attach(chunk, preview=receiving.wants_preview)
+            await receiving.follow(request, news)
         except (ConnectionFailed, OutputError):
             raise
         except SdqError as error:

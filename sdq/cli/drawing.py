@@ -23,7 +23,7 @@ async def draw(settings: ClientSettings, order: Order, outputs: Outputs, sink: S
 
     Raises what ends everything: `ConnectionFailed`, `DeadlinePassed`, `OutputError`.
     """
-    receiving = Receiving(outputs, sink)
+    receiving = Receiving(outputs, sink, preview=order.preview)
 
     def left() -> str:
         goes_on = receiving.tally.what_was_left
@@ -103,6 +103,7 @@ class _Drawing:
                 cache=order.cache,
                 wait=order.wait,
                 priority=order.priority,
+                preview=self._receiving.wants_preview,
                 when_left=self._tally.left,
             )
             await self._receiving.follow(request, news)

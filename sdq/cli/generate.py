@@ -55,6 +55,7 @@ def generate(
     priority: flags.Priority = "normal",
     timeout: Timeout = None,
     no_wait: NoWait = False,
+    preview: flags.Preview = False,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -78,7 +79,7 @@ def generate(
     )  # fmt: skip
     from sdq.cli.order import order_of
 
-    order = order_of(prompt, draft, new, count, cache, priority, not no_wait, timeout)
+    order = order_of(prompt, draft, new, count, cache, priority, not no_wait, timeout, preview)
     return _run(order, output, server, force=force, as_json=as_json, quiet=quiet)
 
 

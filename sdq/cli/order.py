@@ -17,6 +17,7 @@ class Order(msgspec.Struct, frozen=True):
     priority: Priority
     wait: bool = True
     timeout_seconds: float | None = None
+    preview: bool = False
 
     def draft_of(self, prompt: str) -> SpecDraft:
         seed = random_seed() if self.new else self.draft.seed
@@ -32,11 +33,12 @@ def order_of(
     priority: str,
     wait: bool = True,
     timeout_seconds: float | None = None,
+    preview: bool = False,
 ) -> Order:
     """An order in the words of the command line: ``-`` is standard input."""
     text = None if prompt == "-" else prompt
     choice = CachePolicy(cache), Priority(priority)
-    return Order(text, draft, new, count, *choice, wait, timeout_seconds)
+    return Order(text, draft, new, count, *choice, wait, timeout_seconds, preview)
 
 
 def random_seed() -> int:

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sdq.cli.output import Sink, as_duration, cut, held_up_by, plain
+from sdq.cli.preview import Painter, decoded, painter_for
 from sdq.protocol.messages import Progress
 from sdq.protocol.states import JobState
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bars
+    from PIL.Image import Image
     from rich.progress import TaskID
+
+    from sdq.cli.bars import Bars
 
 MAX_LINES = 6
 """Pictures shown at once; the others wait for a line."""
@@ -28,6 +31,8 @@ _LABEL_COLUMNS = 28
 
 class QuietDisplay:
     """No terminal: says once why a picture has to wait, if there is a reason."""
+
+    shows_previews = False
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -71,9 +76,16 @@ class _Line:
 
 
 class LiveDisplay:
-    """One line for each of the first pictures under way, on standard error."""
+    """One line for each of the first pictures under way, on standard error.
 
-    def __init__(self, sink: Sink) -> None:
+    ``painter``: below them the newest preview of some; ``None``: nobody wants any, or the terminal
+    cannot show them.
+    """
+
+    def __init__(self, sink: Sink, painter: Painter | None = None) -> None:
+        self.shows_previews = painter is not None
+        self._painter = painter
+        self._pictures: dict[int, Image] = {}
         self._sink = sink
         self._is_lost = False
         self._told_lost = False  # in a line of its own: there was no picture to say it at
@@ -90,11 +102,13 @@ class LiveDisplay:
         if news is not None:
             line.state, line.step = _state_of(news), news.step
             line.steps = news.steps if news.state is JobState.RUNNING else None
+            self._keep(number, news.preview)
         self._draw(number)
 
     def gone(self, number: int) -> None:
         """The picture is there, or will not come."""
         self._lines.pop(number, None)
+        self._pictures.pop(number, None)
         if self._bars is not None and number in self._tasks:
             self._bars.remove_task(self._tasks.pop(number))
 
@@ -133,13 +147,21 @@ class LiveDisplay:
                 self._draw(number)
 
     def close(self) -> None:
-        """Takes the lines away and shows the cursor again."""
+        """Takes all of it away and shows the cursor again."""
         self._lines.clear()
+        self._pictures.clear()
         self._erase()
+
+    def _keep(self, number: int, preview: bytes) -> None:
+        image = decoded(preview) if preview and self.shows_previews else None
+        if image is not None:
+            self._pictures[number] = image
 
     def _draw(self, number: int) -> None:
         if self._bars is None:
-            self._bars = _bars()
+            from sdq.cli.bars import Bars  # Rich, 30 ms, for waiting people only
+
+            self._bars = Bars(self._painter, self._pictures)
             self._bars.start()
         line = self._lines[number]
         if number not in self._tasks:
@@ -157,29 +179,11 @@ class LiveDisplay:
             self._tasks.clear()
 
 
-def display_for(sink: Sink) -> QuietDisplay | LiveDisplay:
+def display_for(sink: Sink, *, preview: bool = False) -> QuietDisplay | LiveDisplay:
     """Moving lines only where a person watches, and has not asked for silence."""
     if sys.stderr.isatty() and not sink.quiet:
-        return LiveDisplay(sink)
+        return LiveDisplay(sink, painter_for(sys.stderr) if preview else None)
     return QuietDisplay(sink)
-
-
-def _bars() -> "Bars":
-    from rich.console import Console  # 30 ms, for waiting people only
-    from rich.progress import BarColumn, TextColumn
-    from rich.progress import Progress as Bars
-    from rich.table import Column
-
-    # Not expanded: the ^C that a terminal echoes must not wrap into a line of its own.
-    return Bars(
-        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
-        BarColumn(bar_width=20),
-        TextColumn("{task.fields[state]}", markup=False, table_column=Column(no_wrap=True)),
-        console=Console(stderr=True),
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
 
 
 def _state_of(news: Progress) -> str:

@@ -67,6 +67,7 @@ class Request(msgspec.Struct):
     job_ids: tuple[str, ...] = ()  # of an attach, by index
     begun: float = msgspec.field(default_factory=time.monotonic)
     left: set[int] = set()
+    keys: dict[int, str] = {}  # by index, of those that are waited for
 
     def __post_init__(self) -> None:
         self.left = set(range(self.count))
@@ -79,11 +80,14 @@ class Request(msgspec.Struct):
 
 
 class Receiving:
-    """Takes the news of requests, any number at once."""
+    """Takes the news of requests, any number at once. ``preview``: shows pictures that grow, where
+    that can be: on a terminal, or as JSON."""
 
-    def __init__(self, outputs: Outputs, sink: Sink) -> None:
+    def __init__(self, outputs: Outputs, sink: Sink, *, preview: bool = False) -> None:
         self.tally = Tally()
-        self.display = display_for(sink)
+        self.display = display_for(sink, preview=preview)
+        self.wants_preview = preview and (sink.as_json or self.display.shows_previews)
+        """Whether to ask the server for previews."""
         self._outputs = outputs
         self._sink = sink
 
@@ -109,6 +113,8 @@ class Receiving:
             self._accepted(request, item)
         elif isinstance(item, Progress):
             self.display.show(request.first_n + item.index, request.prompt or item.job_id, item)
+            if item.preview and self._sink.as_json:
+                self._record_preview(request, item)
         elif isinstance(item, Reconnecting):
             self.display.lost()
         elif isinstance(item, Reconnected):
@@ -124,7 +130,22 @@ class Receiving:
             Named(request.first_n, item.index, item.spec, item.key) for item in awaited
         )
         for item in awaited:
+            request.keys[item.index] = item.key
             self.display.show(request.first_n + item.index, item.spec.prompt, None)
+
+    def _record_preview(self, request: Request, news: Progress) -> None:
+        from base64 import b64encode
+
+        self._sink.record(
+            {
+                "event": "preview",
+                "key": request.keys.get(news.index),
+                "job_id": news.job_id,
+                "step": news.step,
+                "steps": news.steps,
+                "jpeg": b64encode(news.preview).decode(),
+            }
+        )
 
     def _finished(self, request: Request, item: Picture | Failure) -> None:
         if isinstance(item, Failure):

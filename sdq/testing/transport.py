@@ -251,15 +251,17 @@ def hits() -> Handler:
     return handle
 
 
-def draws(steps: int = 3, step_seconds: float = 0.0) -> Handler:
-    """Every picture is drawn, one after the other."""
+def draws(steps: int = 3, step_seconds: float = 0.0, preview: bytes = b"") -> Handler:
+    """Every picture is drawn, one after the other. ``preview``: of each step, for those who ask."""
 
     async def handle(peer: ScriptedPeer, message: ClientMessage) -> None:
         assert isinstance(message, Generate)
         peer.send(accepted(message))
         for picture in pictures_of(message):
             for step in range(1, steps + 1):
-                peer.send(stepping(message, picture.index, step, steps))
+                news = stepping(message, picture.index, step, steps)
+                seen = preview if message.preview else b""
+                peer.send(msgspec.structs.replace(news, preview=seen))
                 await asyncio.sleep(step_seconds)
             peer.send(picture)
 

@@ -121,6 +121,31 @@ async def test_json_lines(sdq: Sdq) -> None:
     assert outcome.stderr == ""
 
 
+async def test_previews_as_json_come_before_their_pictures(sdq: Sdq) -> None:
+    async with ScriptedServer(draws(steps=2, preview=b"\xff\xd8")) as server:
+        outcome = await sdq(
+            "generate", "x", "--json", "--preview", "-n", "2", server=server.address
+        )
+    assert outcome.code == 0
+    told = [json.loads(line) for line in outcome.lines]
+    previews = [one for one in told if one.get("event") == "preview"]
+    made = [one for one in told if "path" in one]
+    assert len(made) == 2
+    assert {one["key"] for one in previews} == {one["key"] for one in made}
+    assert previews[0] | {"key": ""} == {
+        "event": "preview", "key": "", "job_id": "job0", "step": previews[0]["step"], "steps": 2,
+        "jpeg": "/9g=",
+    }  # fmt: skip
+
+
+async def test_where_nothing_can_be_shown_no_previews_are_asked_for(sdq: Sdq) -> None:
+    async with ScriptedServer(draws(preview=b"\xff\xd8")) as server:
+        outcome = await sdq("generate", "x", "--preview", "-o", "-", server=server.address)
+        (asked,) = server.heard_of(Generate)
+    assert (outcome.code, asked.preview) == (0, False)
+    assert outcome.stdout.startswith(b"\x89PNG")
+
+
 async def test_bytes_on_standard_output(sdq: Sdq) -> None:
     async with ScriptedServer(draws()) as server:
         outcome = await sdq("generate", "x", "-o", "-", server=server.address)

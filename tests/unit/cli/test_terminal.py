@@ -1,13 +1,16 @@
 """What a person at a terminal sees."""
 
 import asyncio
+import io
 import os
 import sys
 from pathlib import Path
 
 import pexpect
 import pytest
+from PIL import Image
 
+from sdq.protocol.messages import Generate
 from sdq.testing.transport import ScriptedServer, draws, hits
 
 ROOT = Path(__file__).parents[3]
@@ -66,6 +69,29 @@ async def test_any_width(tmp_path: Path, columns: int) -> None:
         )
     assert code == 0
     assert "o.png" in text
+
+
+def red_jpeg() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32), (200, 30, 30)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("no_colour", ["", "1"])
+async def test_a_picture_grows_below_its_line(
+    tmp_path: Path, no_colour: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", no_colour)
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    async with ScriptedServer(draws(steps=6, step_seconds=0.1, preview=red_jpeg())) as server:
+        text, code = await seen(server, tmp_path, "generate", "--preview", "x", "-o", "out.png")
+        (asked,) = server.heard_of(Generate)
+    assert code == 0
+    assert isinstance(asked, Generate)
+    assert asked.preview is not bool(no_colour)
+    assert (text.count("▀") >= 32 * 16) is not bool(no_colour)
+    assert "▀" not in text[text.rindex("out.png") :]
+    assert "of 6" in text
 
 
 async def test_ctrl_c_while_it_draws(tmp_path: Path) -> None:
