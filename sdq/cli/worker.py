@@ -169,12 +169,7 @@ async def _setups(client: "Client", ids: "Sequence[str | None]") -> "list[Worker
 def _run(chosen: "Settings") -> int:
     from sdq.worker.app import run
 
-    return run(
-        chosen.home,
-        concurrency=chosen.worker.concurrency,
-        device=chosen.worker.device,
-        drain_seconds=chosen.worker.drain_seconds,
-    )
+    return run(chosen.home, chosen.worker)
 
 
 def _flags(chosen: "Settings") -> list[str]:

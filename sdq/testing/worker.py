@@ -15,21 +15,24 @@ from typing import Any
 
 import msgspec
 
-from sdq.config import Home
-from sdq.errors import SdqError
+from sdq.config import Home, WorkerSettings
+from sdq.errors import ModelError, SdqError
 from sdq.protocol.model import (
     ModelDefaults,
     ModelFile,
     ModelLimits,
     ModelManifest,
+    canary_spec,
     fingerprint_of,
 )
 from sdq.testing.pipeline import FakePipeline
 from sdq.testing.stepping import SteppingFake
 from sdq.worker import app, models
 from sdq.worker.flight import Capacity, Drawer, Pipeline
+from sdq.worker.holding import Holding
 from sdq.worker.pipelines import SCHEDULERS
 from sdq.worker.profile import DrawOptions, Profile
+from sdq.worker.supply import Supply
 
 _SIDE_PIXELS = 64
 _MAX_SIDE_PIXELS = 1024
@@ -98,45 +101,70 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     home = Home(Path(options.home).absolute())
     if options.redis:
-        manifest = fake_manifest(options.model, options.fingerprint)
-        models.save_config(home, fake_config(options.redis, options.worker_id, manifest))
-
-    def load() -> Pipeline | Drawer:
-        time.sleep(options.load_seconds)
-        faults = {
-            "fail_on": options.fail_on,
-            "fail_times": options.fail_times,
-            "out_of_memory_on": options.out_of_memory_on,
-            "nan_on": options.nan_on,
-            "black_on": options.black_on,
-            "break_after": options.break_after,
-            "drawn_log": options.drawn_log,
-        }
-        if not options.at_once:
-            return FakePipeline(options.seconds_per_step, **faults)
-        capacity = Capacity(options.at_once, _MAX_SIDE_PIXELS**2)
-        return SteppingFake(options.seconds_per_step, capacity=capacity, **faults)
-
+        manifests = [
+            fake_manifest(name, options.fingerprint) for name in options.model or ["shapes"]
+        ]
+        models.save_config(home, fake_config(options.redis, options.worker_id, *manifests))
+    config = models.load_config(home)
+    manifests = [installed.manifest for installed in config.models]
+    supply = Supply(
+        manifests=manifests,
+        holdings=[_holding(manifest, options) for manifest in manifests],
+        device="fake",
+        at_once=max(1, options.at_once),
+        budget_bytes=options.fit_in_memory,
+    )
+    settings = WorkerSettings(
+        concurrency=options.concurrency,
+        drain_seconds=options.drain_seconds,
+        keep_alive_seconds=options.keep_alive,
+    )
+    versions = {"sdq": app.installed_versions()["sdq"], "torch": "none", "diffusers": "none"}
     try:
-        return app.serve(
-            home,
-            models.load_config(home),
-            load,
-            concurrency=options.concurrency,
-            device="fake",
-            drain_seconds=options.drain_seconds,
-            versions={"sdq": app.installed_versions()["sdq"], "torch": "none", "diffusers": "none"},
-        )
+        return app.serve(home, config, supply, settings, versions=versions)
     except SdqError as error:
         print(f"sdq: {error.message}; {error.hint}", file=sys.stderr)
         return error.exit_code
+
+
+def _holding(manifest: ModelManifest, options: argparse.Namespace) -> Holding:
+    """Each model takes one unit of the memory."""
+    pipeline = _pipeline(options)
+
+    def load() -> Pipeline | Drawer:
+        time.sleep(options.load_seconds)
+        if manifest.model_id == options.fail_load:
+            raise ModelError("the fake model was told not to load")
+        return pipeline
+
+    return Holding(manifest.model_id, load, canary_spec(manifest), needs_bytes=1)
+
+
+def _pipeline(options: argparse.Namespace) -> Pipeline | Drawer:
+    faults = {
+        "fail_on": options.fail_on,
+        "fail_times": options.fail_times,
+        "out_of_memory_on": options.out_of_memory_on,
+        "nan_on": options.nan_on,
+        "black_on": options.black_on,
+        "break_after": options.break_after,
+        "drawn_log": options.drawn_log,
+    }
+    if not options.at_once:
+        return FakePipeline(options.seconds_per_step, **faults)
+    capacity = Capacity(options.at_once, _MAX_SIDE_PIXELS**2)
+    return SteppingFake(options.seconds_per_step, capacity=capacity, **faults)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sdq.testing.worker", description=__doc__)
     parser.add_argument("home")
     parser.add_argument("--redis", default="", help="write a minimal configuration with this URL")
-    parser.add_argument("--model", default="shapes")
+    parser.add_argument("--model", action="append", help="give it again for more of them")
+    parser.add_argument(
+        "--fit-in-memory", type=int, default=0, help="so many models at once; 0: all of them"
+    )
+    parser.add_argument("--keep-alive", type=float, default=0.0)
     parser.add_argument("--fingerprint", default="")
     parser.add_argument("--worker-id", default="fake-worker")
     parser.add_argument("--concurrency", type=int, default=2)
@@ -145,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
         "--at-once", type=int, default=0, help="pictures that share each step; 0: none do"
     )
     parser.add_argument("--load-seconds", type=float, default=0.0)
+    parser.add_argument("--fail-load", default="", help="this model cannot be loaded")
     for word in ("fail", "out-of-memory", "nan", "black"):
         parser.add_argument(f"--{word}-on", default="", help="a word in the prompt")
     parser.add_argument("--fail-times", type=int, default=1_000_000)
@@ -152,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
         "--break-after", type=int, default=0, help="from this picture on, nothing succeeds"
     )
     parser.add_argument("--drawn-log", type=Path, help="a file that gets a line a picture")
-    parser.add_argument("--drain-seconds", type=float, default=app.DRAIN_SECONDS)
+    parser.add_argument("--drain-seconds", type=float, default=WorkerSettings.drain_seconds)
     return parser
 
 

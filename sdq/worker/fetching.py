@@ -76,6 +76,11 @@ class Fetching:
         """All of them, open or not."""
         return list(self._held)
 
+    @property
+    def elsewhere(self) -> frozenset[str]:
+        """The models that another worker had in memory at the last look."""
+        return frozenset(self._held[queue].model_id for queue in self._elsewhere & {*self._held})
+
     def order(self, queues: Collection[str]) -> list[str]:
         """The open ones of these, the one to be asked first before the others."""
         serving, failing, in_hand = self._serving(), self._failing(), self._in_hand()

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import CancelledError, Future
 
 import msgspec
@@ -79,6 +79,24 @@ class JobRunner:
         """How many they are of each model."""
         with self._lock:
             return dict(Counter(self._model_of.values()))
+
+    def make_way(self, serving: Collection[str], elsewhere: Collection[str]) -> None:
+        """Gives back what keeps hands from what can be drawn now.
+
+        Of a model that is not among ``serving`` only one job that was not begun stays; not even
+        that one when another worker has the model in memory and there is other work here.
+        """
+        staying: set[str] = set()
+        with self._lock:
+            counts = Counter(self._model_of.values())
+            for name, watch in self._in_hand.items():
+                model_id = self._model_of[name]
+                if model_id in serving or watch.begun:
+                    continue
+                has_company = len(self._in_hand) > counts[model_id]
+                if model_id in staying or (model_id in elsewhere and has_company):
+                    watch.give_back()
+                staying.add(model_id)
 
     def drain(self, reason: str) -> None:
         """Gives back, at once, what the engine has not begun, and whatever comes from now on."""
@@ -183,7 +201,10 @@ class JobRunner:
         except (Cancelled, CancelledError):  # between two steps, or before it was begun
             if watch.is_cancelled:
                 raise Cancelled("the picture was cancelled") from None
-            raise GivenBack(self._leaving or self._engine.broken or "it is stopping") from None
+            reason = self._leaving or self._engine.broken
+            if watch.is_given_back:
+                reason = reason or "another model has its turn there"
+            raise GivenBack(reason or "it is stopping") from None
 
     def _follow(
         self, task: DrawTask, future: "Future[DrawnImage]", watch: Watch, showing: Showing
@@ -196,7 +217,7 @@ class JobRunner:
                 watch.drop()
                 future.cancel()
                 raise GivenBack(self._leaving)
-            if self._leaving:
+            if self._leaving or watch.is_given_back:
                 future.cancel()  # does nothing to a picture that was begun
             now = time.monotonic()
             if now - looked_at >= FLAGS_INTERVAL_SECONDS and not watch.is_cancelled:

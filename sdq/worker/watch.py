@@ -16,6 +16,8 @@ class Watch:
         self.step = 0
         self._cancelled = False
         self._dropped = False
+        self.is_given_back = False
+        """Somebody else is to draw it, unless it was begun meanwhile."""
         self._done = False
         self._news = False
         self._is_preview_asked = False
@@ -41,6 +43,10 @@ class Watch:
 
     def drop(self) -> None:
         self._dropped = True
+        self.poke()
+
+    def give_back(self) -> None:
+        self.is_given_back = True
         self.poke()
 
     def on_step(self, step: int, steps: int) -> None:

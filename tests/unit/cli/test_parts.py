@@ -9,7 +9,7 @@ import pytest
 
 from sdq.cli.config import config
 from sdq.cli.main import main
-from sdq.config import Settings
+from sdq.config import Home, Settings, WorkerSettings
 
 
 def test_server(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,13 +46,15 @@ def test_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_worker_run(monkeypatch: pytest.MonkeyPatch, sdq_home: Path) -> None:
     seen: list[Any] = []
 
-    def run(home: Any, *, concurrency: int, device: str, drain_seconds: float) -> int:
-        seen.extend([home.root, concurrency, device, drain_seconds])
+    def run(home: Home, settings: WorkerSettings) -> int:
+        seen.extend([home.root, settings])
         return 143
 
     monkeypatch.setattr("sdq.worker.app.run", run)
     assert main(["worker", "run", "--concurrency", "4", "--device", "cpu"]) == 143
-    assert seen == [sdq_home, 4, "cpu", 60.0]
+    home, settings = seen
+    assert home == sdq_home
+    assert (settings.concurrency, settings.device, settings.drain_seconds) == (4, "cpu", 60.0)
 
 
 @pytest.mark.parametrize(
