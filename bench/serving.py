@@ -4,7 +4,7 @@ The same pictures (built-in model, 128 × 128, guidance 4, DDIM, step counts mix
 the same schedules at sdq (`sdq up`: server, Redis, Celery, engine), at LitServe with its dynamic
 batching, and at Ray Serve with ``@serve.batch``; one system alone at a time, started anew in each
 round, in alternating order. Loads are shares of sdq's saturated rate: of what it draws in a second
-while more waits, five active sets handed in at once, the first and the last of them not counted.
+while more waits, four active sets handed in at once, the first and the last of them not counted.
 Each system's own such rate is told too; both are of the first round.
 
 A latency is from the moment that the schedule names to the last byte of the PNG at the client.
@@ -199,10 +199,10 @@ def asked_for() -> argparse.Namespace:
     parser.add_argument("--loads", type=numbers, default=[50, 80, 95], help="percent")
     parser.add_argument("--steps", type=numbers, default=list(STEPS))
     parser.add_argument("--arrivals", type=int, default=30, help="in a run")
-    parser.add_argument("--batches", type=int, default=5, help="all at once, for the rate")
+    parser.add_argument("--batches", type=int, default=4, help="all at once, for the rate")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--rate", type=float, help="instead of sdq's saturated one")
-    parser.add_argument("--batch", type=int, help="limit of a batch; sdq's active set")
+    parser.add_argument("--batch", type=int, help="the peers' limit, instead of sdq's active set")
     parser.add_argument("--wait-ms", type=float, default=10, help="peers', for a batch to fill")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--json", type=Path, help="where all latencies go, for plot_serving.py")
