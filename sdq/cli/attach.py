@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from sdq.cli import options
-from sdq.cli import picture_options as flags
 from sdq.cli.job_ids import JobIds, read_job_ids
 
 Timeout = Annotated[
@@ -18,7 +17,7 @@ def attach(
     jobs: JobIds,
     output: options.Output = None,
     timeout: Timeout = None,
-    preview: flags.Preview = False,
+    preview: options.Preview = False,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,

@@ -55,7 +55,7 @@ def generate(
     priority: flags.Priority = "normal",
     timeout: Timeout = None,
     no_wait: NoWait = False,
-    preview: flags.Preview = False,
+    preview: options.Preview = False,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -72,6 +72,7 @@ def generate(
       sdq generate "a red circle on a blue background" -o out.png
       sdq generate "a green square" -n 4 -o 'squares/{n:02}-{seed}.webp'
       sdq generate - -o pictures/ < prompts.txt
+      sdq generate "a face" --steps 60 --preview
     """
     draft = flags.draft_of(
         negative=negative, model=model, sides=(size, width, height), steps=steps,

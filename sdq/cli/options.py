@@ -41,6 +41,16 @@ Quiet = Annotated[
         "-q", "--quiet", help="Nothing on standard error but errors.", rich_help_panel=_FILES
     ),
 ]
+Preview = Annotated[
+    bool,
+    typer.Option(
+        "--preview",
+        help="Show pictures while they are drawn, below the progress, on a terminal in colour; "
+        'elsewhere it does nothing. With --json, objects with "event": "preview" and a "jpeg" in '
+        "base64 come before those of the pictures.",
+        rich_help_panel=_FILES,
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
 Model = Annotated[
     str | None,

@@ -62,16 +62,6 @@ Priority = Annotated[
         rich_help_panel=WAITING,
     ),
 ]
-Preview = Annotated[
-    bool,
-    typer.Option(
-        "--preview",
-        help="Show pictures while they are drawn, below the progress, on a terminal in colour; "
-        'elsewhere it does nothing. With --json, objects with "event": "preview" and a "jpeg" in '
-        "base64 come before those of the pictures.",
-        rich_help_panel=WAITING,
-    ),
-]
 
 
 def draft_of(
