@@ -30,6 +30,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 from beside import Setting, compare, peak_megabytes
 from drawing import CACHE, Model, folder_of, forget, model_of
 from measure import Stack, machine, running, spread
@@ -40,6 +41,10 @@ from sdq.testing import full_size
 READY_SECONDS = 900.0
 POLL_SECONDS = 0.25
 MODEL_ID = "full-size"
+SMALLER_SIDE = 512
+HALVES = ("bfloat16", "float16")
+DECODED_BYTES_PER_PIXEL = 2_500
+"""At the VAE's widest place, in halves: some 256 channels, several of them at once."""
 
 
 def build(name: str) -> tuple[Path, dict[str, Any]]:
@@ -66,6 +71,32 @@ def parameters_of(folder: Path) -> int:
                 count *= side
             total += count
     return total
+
+
+def fitting(model: Model, folder: Path, options: argparse.Namespace) -> tuple[Model, str]:
+    """What is asked for if the memory allows, else halves, else halves and a smaller picture.
+
+    While it is loaded it is there twice, as its file has it and as it is drawn with; what
+    decoding takes comes after that.
+    """
+    halves_bytes = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+    free_bytes = psutil.virtual_memory().available
+    for dtype, side in (
+        (options.dtype, model.side),
+        ("bfloat16", model.side),
+        ("bfloat16", min(model.side, SMALLER_SIDE)),
+    ):
+        width = 1 if dtype in HALVES or options.device != "cpu" else 2
+        needed_bytes = width * halves_bytes + max(
+            halves_bytes, width * side**2 * DECODED_BYTES_PER_PIXEL
+        )
+        if options.device != "cpu" or needed_bytes < free_bytes:
+            return model._replace(side=side), dtype
+        print(
+            f"  {side} × {side} in {dtype} needs {needed_bytes / 1e9:.1f} GB of memory, "
+            f"{free_bytes / 1e9:.1f} are free"
+        )
+    raise SystemExit("too little memory for this model")
 
 
 # ---------------------------------------------------------------- beside diffusers
@@ -114,7 +145,9 @@ def show(found: dict[str, Any]) -> None:
 # ---------------------------------------------------------------- through a worker
 
 
-def through_a_worker(name: str, folder: Path, model: Model, options: Any) -> dict[str, Any]:
+def through_a_worker(
+    name: str, folder: Path, model: Model, dtype: str, options: argparse.Namespace
+) -> dict[str, Any]:
     tempfile.tempdir = str(CACHE)  # the worker's copy of the model is as large as the model
     text = full_size.catalog_text(
         MODEL_ID,
@@ -132,8 +165,8 @@ def through_a_worker(name: str, folder: Path, model: Model, options: Any) -> dic
     with running("server", prepare) as stack:
         stack.environ["SDQ_SERVER"] = stack.address
         stack.environ["SDQ_WORKER_DEVICE"] = options.device
-        if options.dtype != "auto":
-            stack.environ["SDQ_WORKER_DTYPE"] = options.dtype
+        if dtype != "auto":
+            stack.environ["SDQ_WORKER_DTYPE"] = dtype
         if options.threads:
             stack.environ["OMP_NUM_THREADS"] = str(options.threads)
         print(f"through a worker: {model.side} × {model.side}, {options.steps} steps")
@@ -230,20 +263,21 @@ def main() -> None:
         model = model_of(name, options.side)
         print(f"{name}, load average {os.getloadavg()[0]:.2f}", flush=True)
         folder, found = build(name)
+        model, dtype = fitting(model, folder, options)
         try:
             if "beside" not in options.skip:
                 setting = Setting(
                     model,
                     folder,
                     options.device,
-                    options.dtype,
+                    dtype,
                     options.steps,
                     options.rounds,
                     options.threads,
                 )
                 found["beside_diffusers"] = beside_diffusers(setting)
             if "worker" not in options.skip:
-                found["through_a_worker"] = through_a_worker(name, folder, model, options)
+                found["through_a_worker"] = through_a_worker(name, folder, model, dtype, options)
         finally:
             if not options.keep:
                 forget(name)
