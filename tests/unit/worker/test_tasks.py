@@ -15,6 +15,7 @@ from sdq.spec import ImageSpec
 from sdq.testing.pipeline import FakePipeline, held
 from sdq.worker.delivery import Delivery, connect
 from sdq.worker.engine import Engine
+from sdq.worker.holding import Holding
 from sdq.worker.identity import Identity
 from sdq.worker.tasks import JobRunner
 
@@ -333,6 +334,50 @@ def test_draining_finishes_what_is_begun_and_gives_the_rest_back(
     first.join(5)
     assert isinstance(bench.events[-1], Drawn)
     assert bench.runner.untold == 0
+
+
+def test_of_a_model_that_is_not_served_one_job_stays(
+    bench: Bench, spec: ImageSpec, wait_for: Wait
+) -> None:
+    first, second = two_long_jobs(bench, spec, wait_for)
+    wait_for(lambda: bench.pipeline.drawn)
+    third = in_a_thread(bench, bench.task(spec, job_id="job3"))
+    wait_for(lambda: bench.runner.active_by_model == {"shapes": 3})
+    bench.runner.make_way(["shapes"], [])
+    bench.runner.make_way(["other"], ["shapes"])  # nothing else is in hand: one may stay
+    third.join(5)
+    assert bench.events[-1] == Returned("job3", 1, "worker", "another model has its turn there")
+    assert bench.runner.active == ("job1", "job2")
+    bench.runner.drop_all()
+    first.join(5)
+    second.join(5)
+
+
+def test_of_a_model_that_another_worker_has_in_memory_no_job_stays(
+    bench: Bench, spec: ImageSpec, wait_for: Wait
+) -> None:
+    other = msgspec.structs.replace(bench.manifest, model_id="other")
+    pipeline = FakePipeline(0.02)
+    holdings = [Holding(name, lambda: pipeline, needs_bytes=1) for name in ("shapes", "other")]
+    bench.engine.close()
+    bench.engine = Engine(holdings, budget_bytes=1)  # there is room for one
+    bench.engine.start()
+    identity = Identity("worker", (bench.manifest, other), "fake", VERSIONS)
+    bench.runner = JobRunner(bench.engine, Delivery(bench.client), identity)
+    long = msgspec.structs.replace(spec, num_inference_steps=400)
+    first = in_a_thread(bench, bench.task(long))
+    wait_for(lambda: pipeline.drawn)
+    knocks = in_a_thread(
+        bench, bench.task(msgspec.structs.replace(spec, model="other"), job_id="job2")
+    )
+    wait_for(lambda: bench.runner.active_by_model == {"shapes": 1, "other": 1})
+    bench.runner.make_way(bench.engine.serving, [])
+    assert not bench.events[1:]
+    bench.runner.make_way(bench.engine.serving, ["other"])
+    knocks.join(5)
+    assert bench.events[1:] == [Returned("job2", 1, "worker", "another model has its turn there")]
+    bench.runner.drop_all()
+    first.join(5)
 
 
 def test_dropping_all_gives_the_jobs_back_at_once(
