@@ -17,7 +17,7 @@ MOST_ROUNDS = 8
 than it was: another program that takes the processor disturbs some visits, hardly all of one
 size. On a quiet machine two rounds are enough."""
 
-SETTLE_SECONDS = 10.0
+SETTLE_SECONDS = 5.0
 """After so long there is no further round: long turns are disturbed for a part of them only."""
 
 TURNS = 2
@@ -27,6 +27,9 @@ makes it slower, such as being the first one of a new size."""
 CHEAP_SECONDS = 1.0
 """A turn that is quicker may be tried although the size before did not pay: some gain comes in
 jumps, and some was missed in a disturbed visit."""
+
+Clock = Callable[[], float]
+"""Seconds since any moment."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,18 +62,21 @@ def measure(
     prepare: Callable[[int], object] = lambda pictures: None,
     fits: Callable[[int], bool] = lambda pictures: True,
     most: int = MOST_PICTURES,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Clock = time.perf_counter,
+    work_clock: Clock | None = None,
 ) -> Sizes:
     """Times turns of all sizes that are worth a try.
 
     ``turn(pictures)`` does one and returns when the device is done with it; ``prepare`` is called
-    before and takes no part in the time. Ends when larger
+    before and takes no part in the time. ``work_clock`` tells for how long processors have worked
+    for this process, where they are the device: a turn took no longer than that, had it not waited
+    for other programs. Ends when larger
     turns do not pay, when ``seconds_left`` says that the next one would take too long, or when
     the memory does: before a turn that does not fit, or after one that failed, with `MemoryError`
     or otherwise. Then the largest that succeeded is given up too, as a margin. Empty when there
     is no time for a single turn. What a turn of one picture raises passes.
     """
-    search = _Search(turn, prepare, seconds_left, fits, most, clock)
+    search = _Search(turn, prepare, seconds_left, fits, most, clock, work_clock)
     began = clock()
     for _ in range(MOST_ROUNDS):
         before = dict(search.best)
@@ -96,7 +102,8 @@ class _Search:
         seconds_left: Callable[[], float],
         fits: Callable[[int], bool],
         most: int,
-        clock: Callable[[], float],
+        clock: Clock,
+        work_clock: Clock | None,
     ) -> None:
         self.best: dict[int, float] = {}
         self.is_cut = False
@@ -107,6 +114,7 @@ class _Search:
         self._fits = fits
         self._most = most
         self._clock = clock
+        self._work_clock = work_clock or clock
 
     def revisit(self) -> None:
         for pictures in list(self.best):
@@ -133,8 +141,9 @@ class _Search:
     def _visit(self, pictures: int) -> None:
         try:
             for _ in range(TURNS):
-                seconds = self._timed(pictures)
-                self.best[pictures] = min(seconds, self.best.get(pictures, math.inf))
+                seconds, work_seconds = self._timed(pictures)
+                best = self.best.get(pictures, math.inf)
+                self.best[pictures] = min(seconds, work_seconds, best)
                 self._slowest[pictures] = max(seconds, self._slowest.get(pictures, 0.0))
                 if seconds > self._seconds_left():
                     return
@@ -146,8 +155,8 @@ class _Search:
             for size in [size for size in self.best if size > self._most]:
                 del self.best[size]
 
-    def _timed(self, pictures: int) -> float:
+    def _timed(self, pictures: int) -> tuple[float, float]:
         self._prepare(pictures)
-        began = self._clock()
+        began, work_began = self._clock(), self._work_clock()
         self._turn(pictures)
-        return self._clock() - began
+        return self._clock() - began, self._work_clock() - work_began

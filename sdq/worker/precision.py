@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from statistics import geometric_mean
 from typing import Any
 
 from PIL import ImageChops, ImageStat
@@ -13,8 +14,8 @@ LEAST_GAIN = 0.1
 MOST_DIFFERENCE = 8.0
 """Of 255, on average over a picture: how far one drawn in halves may be from one in full."""
 
-COMPARED = (1, 4)
-"""Pictures in the turns that are compared: alone, and together with some."""
+COMPARED = (1, 8)
+"""Pictures in the turns that are compared: alone, and in good company."""
 
 _PROBES = 8
 
@@ -30,24 +31,23 @@ def halves_pay_here() -> bool:
     full, half = _work(torch.float32), _work(torch.bfloat16)
     with torch.inference_mode():
         times = [(_seconds(full), _seconds(half)) for _ in range(_PROBES)]
-    return pays(min(half for _, half in times), min(full for full, _ in times))
+    return pays(min(half for _, half in times) / min(full for full, _ in times))
 
 
-def pays(half_seconds: float, full_seconds: float) -> bool:
-    """Whether halves are quicker by enough."""
-    return half_seconds <= (1 - LEAST_GAIN) * full_seconds
+def pays(ratio: float) -> bool:
+    """Whether halves, at this share of the time of full numbers, are quicker by enough."""
+    return ratio <= 1 - LEAST_GAIN
 
 
 def prefers_halves(
     half_turns: Mapping[int, float], full_turns: Mapping[int, float], difference: float
 ) -> bool:
     """The decision, on seconds of turns by their number of pictures and `difference_of` both
-    pictures. A picture's shares of the turns that both have measured are added up."""
+    pictures. Of the turns that both have measured, the geometric mean of their ratios counts."""
     both = [size for size in COMPARED if size in half_turns and size in full_turns]
     if not both or difference > MOST_DIFFERENCE:
         return False
-    half, full = (sum(turns[size] / size for size in both) for turns in (half_turns, full_turns))
-    return pays(half, full)
+    return pays(geometric_mean(half_turns[size] / full_turns[size] for size in both))
 
 
 def difference_of(one: Image, other: Image) -> float:

@@ -81,8 +81,8 @@ class Trial:
         self._seed = 0
         self._most_told = 0
 
-    def prove(self) -> float:
-        """Draws the proof picture; the seconds that one of it takes.
+    def prove(self) -> None:
+        """Draws the proof picture.
 
         First with `FEW_STEPS`, which also warms the device up; then as it should be, unless that
         would take longer than `PROOF_SECONDS`. Raises `GenerationFailed` when what comes out is
@@ -94,7 +94,6 @@ class Trial:
             and step_seconds * self._spec.num_inference_steps <= PROOF_SECONDS
         ):
             self.draw(self._spec)
-        return self.findings().proof_seconds
 
     def draw(self, spec: ImageSpec) -> float:
         """Draws this one as the proof picture; the seconds of its last step. Raises as `prove`."""
@@ -127,6 +126,7 @@ class Trial:
             seconds_left=seconds_left,
             fits=self._memory.has_room,
             most=min(most, self._pipeline.capacity.pictures),
+            work_clock=work_clock_of(self._device),
         )
         self._flying.clear()
         steps = self._few.num_inference_steps if self._is_whole else 1
@@ -190,6 +190,11 @@ class Trial:
             if fault is not None:
                 raise fault
         settle(self._device)
+
+
+def work_clock_of(device: Device) -> active_set.Clock | None:
+    """What a CPU has done for this process. Of others, the device's own time is all there is."""
+    return time.process_time if device.name == "cpu" else None
 
 
 class _Memory:

@@ -66,6 +66,22 @@ def test_larger_sizes_are_tried_until_they_do_not_pay() -> None:
     assert len(bench.turns) == 2 * TURNS * 5  # a quiet machine needs two rounds
 
 
+def test_waiting_for_other_programs_does_not_count() -> None:
+    """From two on, each turn is held up, which costs no work; one alone works with two threads."""
+    bench = Bench(lambda pictures, number: saturating(pictures, number) * min(5, pictures))
+    worked = 0.0
+
+    def turn(pictures: int) -> None:
+        nonlocal worked
+        bench.turn(pictures)
+        worked += saturating(pictures, 0) * (2 if pictures == 1 else 1)
+
+    found = measure(
+        turn, seconds_left=lambda: 60.0, clock=lambda: bench.now, work_clock=lambda: worked
+    )
+    assert found.turn_seconds == pytest.approx({1: 0.01, 2: 0.01, 4: 0.01, 8: 0.02, 16: 0.04})
+
+
 def test_preparing_takes_no_part_in_the_time() -> None:
     bench = Bench(saturating)
 

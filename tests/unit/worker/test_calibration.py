@@ -39,7 +39,8 @@ class Shelf:
 
 @pytest.fixture(autouse=True)
 def halves_pay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A processor of the newer kind."""
+    """A processor of the newer kind. The fakes sleep on it, which is no work."""
+    monkeypatch.setattr(trial, "work_clock_of", lambda device: None)
     monkeypatch.setattr(precision, "halves_pay_here", lambda: True)
 
 

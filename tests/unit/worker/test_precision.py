@@ -7,21 +7,21 @@ from PIL import Image
 
 from sdq.worker import precision
 
-FULL = {1: 0.1, 2: 0.15, 4: 0.24}
+FULL = {1: 0.1, 2: 0.15, 8: 0.4}
 
 
 @pytest.mark.parametrize(
     ("half", "difference", "prefers"),
     [
-        ({1: 0.05, 2: 0.08, 4: 0.12}, 0.5, True),
-        ({1: 0.05, 2: 0.08, 4: 0.12}, 8.0, True),
-        ({1: 0.05, 2: 0.08, 4: 0.12}, 8.1, False),  # quick and wrong
-        ({1: 0.05, 2: 0.08, 4: 0.12}, float("inf"), False),
-        ({1: 0.2, 2: 0.3, 4: 0.4}, 0.0, False),
-        ({1: 0.1, 2: 0.15, 4: 0.24}, 0.0, False),
-        ({1: 0.1, 4: 0.175}, 0.0, True),  # shares 0.1 + 0.044 against 0.1 + 0.06
-        ({1: 0.1, 4: 0.18}, 0.0, False),
-        ({1: 0.089}, 0.0, True),  # a device too slow for four
+        ({1: 0.05, 2: 0.08, 8: 0.2}, 0.5, True),
+        ({1: 0.05, 2: 0.08, 8: 0.2}, 8.0, True),
+        ({1: 0.05, 2: 0.08, 8: 0.2}, 8.1, False),  # quick and wrong
+        ({1: 0.05, 2: 0.08, 8: 0.2}, float("inf"), False),
+        ({1: 0.2, 2: 0.3, 8: 0.8}, 0.0, False),
+        ({1: 0.1, 2: 0.15, 8: 0.4}, 0.0, False),
+        ({1: 0.11, 8: 0.28}, 0.0, True),  # 1.1 and 0.7: together a gain
+        ({1: 0.11, 8: 0.31}, 0.0, False),
+        ({1: 0.089}, 0.0, True),  # a device too slow for eight
         ({1: 0.095}, 0.0, False),
         ({}, 0.0, False),
     ],

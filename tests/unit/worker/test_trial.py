@@ -22,6 +22,12 @@ CPU = Device(name="cpu", dtype="float32", label="cpu (fake)")
 MUCH = Capacity(active_set.MOST_PICTURES, 10**9)
 
 
+@pytest.fixture(autouse=True)
+def fakes_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is no work: they are timed by the clock on the wall."""
+    monkeypatch.setattr(trial, "work_clock_of", lambda device: None)
+
+
 def on_trial(
     pipeline: Pipeline | Drawer, spec: ImageSpec, news: list[tuple[str, int]] | None = None
 ) -> Trial:
