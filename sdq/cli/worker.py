@@ -6,6 +6,7 @@ import typer
 
 from sdq.cli import options
 from sdq.cli.asking import ask
+from sdq.cli.doctor import doctor_of_worker
 from sdq.cli.installing import reporter, say_installed
 from sdq.cli.output import plain, print_json, print_table, tell
 from sdq.cli.workers import drain
@@ -159,6 +160,7 @@ def remove_model(model: ModelId) -> None:
 
 
 app.command()(drain)
+app.command("doctor")(doctor_of_worker)
 
 
 async def _setups(client: "Client", ids: "Sequence[str | None]") -> "list[WorkerSettings]":
