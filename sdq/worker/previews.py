@@ -76,8 +76,8 @@ def fit(vae: Any, scale_factor: int, device: torch.device) -> Tensor | None:
     channels = latents.shape[1]
     known = latents.permute(0, 2, 3, 1).reshape(-1, channels).cpu().double()
     wanted = functional.avg_pool2d(fields, scale_factor).permute(0, 2, 3, 1).reshape(-1, 3)
-    found: Tensor = torch.linalg.lstsq(_with_one(known), wanted.double()).solution
-    return found.float() if found.isfinite().all() else None
+    found: Tensor = torch.linalg.lstsq(_with_one(known), wanted.double()).solution.float()
+    return found if found.isfinite().all() else None
 
 
 def colour_fields(count: int, side: int) -> Tensor:
@@ -91,8 +91,8 @@ def colour_fields(count: int, side: int) -> Tensor:
     angles = torch.rand(count, 1, 1, generator=generator) * 2 * math.pi
     along = torch.cos(angles) * line.view(1, 1, side) + torch.sin(angles) * line.view(1, side, 1)
     share = (0.5 + 0.7 * along).clamp(0, 1).unsqueeze(1)
-    first, second = torch.rand(2, count, 3, 1, 1, generator=generator) * 2 - 1
-    return first + (second - first) * share
+    ends = torch.rand(2, count, 3, 1, 1, generator=generator) * 2 - 1
+    return ends[0] + (ends[1] - ends[0]) * share
 
 
 def clean(noisy: Tensor, prediction: Tensor, time: float, scheduler: Any) -> Tensor | None:

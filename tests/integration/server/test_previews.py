@@ -25,7 +25,7 @@ from sdq.spec import SpecDraft
 from sdq.testing.handwork import HandWorker
 from sdq.testing.rig import png
 
-CAT = SpecDraft("a cat", num_inference_steps=60)
+CAT = SpecDraft("a cat", num_inference_steps=40)
 JPEG = b"\xff\xd8\xff grey \xff\xd9"
 Eventually = Callable[[Callable[[], Awaitable[object]]], Awaitable[None]]
 
@@ -52,7 +52,7 @@ def previews(news: list[News]) -> list[bytes]:
 
 @pytest.fixture
 def real_worker(redis_url: str, shapes: ModelManifest, tmp_path: Path) -> Iterator[None]:
-    """A process with all of a worker but torch; 60 steps take it more than a second."""
+    """A process with all of a worker but torch; 40 steps take it 0.8 s."""
     arguments = [str(tmp_path / "worker"), "--redis", redis_url, "--at-once", "4"]
     arguments += ["--fingerprint", shapes.fingerprint, "--seconds-per-step", "0.02"]
     process = subprocess.Popen(
