@@ -42,7 +42,7 @@ def test_a_broken_worker_gives_all_back_and_says_so(
     beat = worker.beat
     assert (beat.state, beat.active) == ("broken", ())
     assert "NaN" in beat.note
-    assert "fails its proof picture on fake" in worker.lines[-1]
+    assert "shapes fails its proof picture on fake" in worker.lines[-1]
     assert "sdq worker install" in worker.lines[-1]
     assert not [line for line in worker.lines if "Traceback" in line]
     assert canary.is_marked(home)
