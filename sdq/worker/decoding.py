@@ -11,10 +11,17 @@ from torch import Tensor
 
 from sdq.errors import GenerationFailed
 from sdq.worker.flight import NoPicture
-from sdq.worker.memory import memory_errors
+from sdq.worker.memory import free_bytes, memory_errors
 
 TILED_ABOVE_PIXELS = 1536 * 1536
 """Tiles save memory and leave faint seams, so only where a whole picture hardly ever fits."""
+
+
+TILE_PIXELS = 512 * 512
+"""Of diffusers' tiles, whatever the picture's size."""
+
+SURELY_FREE_BYTES = 256 * 1024**2
+"""Less than this is asked for without a look at what is free."""
 
 
 class Decoder:
@@ -63,6 +70,7 @@ class Decoder:
     def _fitting(self, latents: Tensor, *, tiled: bool) -> Tensor:
         try:
             with memory_errors(str(latents.device)):
+                self._check_computer(latents, tiled=tiled)
                 return self._pixels(latents, tiled=tiled)
         except MemoryError:
             has_room = self._make_room()
@@ -70,6 +78,15 @@ class Decoder:
                 raise
         # Not before the error is gone: it holds what was made until then.
         return self._fitting(latents, tiled=tiled or not has_room)
+
+    def _check_computer(self, latents: Tensor, *, tiled: bool) -> None:
+        """Raises `MemoryError` on a CPU that has too little: there the process would be ended."""
+        if latents.device.type != "cpu":
+            return
+        height, width = (side * self._pipeline.vae_scale_factor for side in latents.shape[2:])
+        needed = decode_bytes(self._pipeline.vae, len(latents) * height * width, tiled=tiled)
+        if needed > SURELY_FREE_BYTES and needed > (free_bytes("cpu") or needed):
+            raise MemoryError(f"decoding needs about {needed / 1e9:.1f} GB of memory")
 
     def _pixels(self, latents: Tensor, *, tiled: bool) -> Tensor:
         with _tiles(self._pipeline.vae, tiled):
@@ -84,6 +101,22 @@ class Decoder:
             return pixels, [False] * len(pixels)
         pixels, unsafe = self._pipeline.run_safety_checker(pixels, pixels.device, pixels.dtype)
         return pixels, [bool(held_back) for held_back in unsafe]
+
+
+def decode_bytes(vae: Any, pixels: int, *, tiled: bool) -> int:
+    """What decoding so many pixels takes at most on a CPU, beside the weights; an estimate.
+
+    The largest moment is at full size, between two convolutions of the last block: its channels
+    twice as they are and twice in full numbers. Measured with the VAE of Stable Diffusion (256
+    channels, 256 × 256 to 384 × 384): 12 to 18 bytes for each channel and pixel in float32, 9 to
+    13 in bfloat16. In tiles it is that of one of them, and all the finished ones in three colours.
+    """
+    names = ("block_out_channels", "decoder_block_out_channels")
+    channels = max(max(getattr(vae.config, name, (0,))[:2]) for name in names)
+    each = channels * 2 * (4 + vae.dtype.itemsize)
+    if not tiled or pixels <= TILE_PIXELS:
+        return pixels * each
+    return TILE_PIXELS * each + pixels * 10 * vae.dtype.itemsize
 
 
 @contextmanager

@@ -4,7 +4,8 @@ A device's memory; for the CPU the computer's, or what the container it runs in 
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -131,20 +132,24 @@ def _part_of(tensor: str) -> str:
     return next((part for part in _SINGLE_FILE_PARTS if tensor.startswith(part)), "")
 
 
-def _tensor_sizes(file: Path) -> Iterable[tuple[str, int]]:
+class _Tensor(msgspec.Struct):
+    shape: tuple[int, ...] = ()
+
+
+_HEADER = msgspec.json.Decoder(dict[str, _Tensor])
+
+
+def _tensor_sizes(file: Path) -> Iterator[tuple[str, int]]:
     """Name and count of numbers of each tensor. The format: eight bytes that say how long the
     header is, then the header as JSON (github.com/huggingface/safetensors, "Format")."""
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         if length > _MAX_HEADER_BYTES:
-            raise ValueError(f"{file} is no safetensors file")
-        header = msgspec.json.decode(stream.read(length))
-    for name, entry in header.items():
-        if name != "__metadata__":
-            count = 1
-            for side in entry["shape"]:
-                count *= side
-            yield name, count
+            raise ValueError(f"{file.name} is no safetensors file")
+        header = _HEADER.decode(stream.read(length))
+    header.pop("__metadata__", None)
+    for name, tensor in header.items():
+        yield name, math.prod(tensor.shape)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Loading a diffusers pipeline from files that are already here, quietly and offline."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -10,9 +11,15 @@ from sdq.errors import ModelError
 from sdq.protocol.model import ModelManifest
 from sdq.worker import offload as offloading
 from sdq.worker.devices import Device
+from sdq.worker.memory import Resting
 from sdq.worker.memory import empty_cache as empty_cache
 from sdq.worker.memory import memory_errors as memory_errors
 from sdq.worker.profile import Offload
+
+STEPPED = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+"""diffusers' classes whose ``__call__`` is known here step by step."""
+
+_log = logging.getLogger(__name__)
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
@@ -56,9 +63,15 @@ def load(
             pipeline = _from_single_file(folder, manifest, options)
         pipeline.set_progress_bar_config(disable=True)
         channels_last(pipeline, device)  # before layers are taken off, their form stays
-        return offloading.place(
-            pipeline, device, offloading.decide(offload, folder, manifest, device)
-        )
+        resting = offloading.decide(offload, folder, manifest, device)
+        if not compile or not _can_be_compiled(pipeline, resting):
+            return offloading.place(pipeline, device, resting)
+        from sdq.worker import compiling
+
+        compiled = compiling.prepare(pipeline)
+        offloading.place(pipeline, device, resting)
+        compiling.learn(compiled, pipeline, device, manifest)
+        return pipeline
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"{manifest.model_id} does not fit into the memory of {device.describe()}",
@@ -128,6 +141,29 @@ def _from_single_file(folder: Path, manifest: ModelManifest, options: dict[str, 
         write_configuration(layout, Path(beside))
         made = getattr(diffusers, PIPELINES[layout])
         return made.from_single_file(str(path), config=beside, **options)
+
+
+def is_stepped(pipeline: Any) -> bool:
+    """Whether this pipeline, as it is loaded, can be stepped from outside.
+
+    Not a class that is derived from a known one: its ``__call__`` may do other things. Not a
+    UNet that wants more than a prompt: pictures to begin with, or an adapter's.
+    """
+    if type(pipeline).__name__ not in STEPPED:
+        return False
+    config = pipeline.unet.config
+    return config.in_channels == config.out_channels and config.encoder_hid_dim_type is None
+
+
+def _can_be_compiled(pipeline: Any, resting: Resting) -> bool:
+    reason = ""
+    if resting == "sequential":
+        reason = "its layers come to the device one by one"
+    elif not is_stepped(pipeline):
+        reason = "this kind of model draws by its own call"
+    if reason:
+        _log.warning("the UNet is used without compiling: %s", reason)
+    return not reason
 
 
 def channels_last(pipeline: Any, device: Device) -> Any:

@@ -17,12 +17,9 @@ from sdq.worker.flight import Capacity, Drawer, Flight, OnStep, Pipeline
 from sdq.worker.latents import LatentFlight
 from sdq.worker.offload import TEXT_ENCODERS, Parts
 from sdq.worker.pace import Pace
-from sdq.worker.pipelines import make_scheduler, memory_errors
+from sdq.worker.pipelines import is_stepped, make_scheduler, memory_errors
 from sdq.worker.previews import Previewer
 from sdq.worker.stack import Stack
-
-STEPPED = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
-"""diffusers' classes whose ``__call__`` is known here step by step."""
 
 
 class SteppingPipeline:
@@ -113,18 +110,6 @@ class SteppingPipeline:
         with memory_errors(self.device.name):
             self._parts.need("vae")
             return self._decoder.decode([_own(flight).latents for flight in flights])
-
-
-def is_stepped(pipeline: Any) -> bool:
-    """Whether this pipeline, as it is loaded, can be stepped from outside.
-
-    Not a class that is derived from a known one: its ``__call__`` may do other things. Not a
-    UNet that wants more than a prompt: pictures to begin with, or an adapter's.
-    """
-    if type(pipeline).__name__ not in STEPPED:
-        return False
-    config = pipeline.unet.config
-    return config.in_channels == config.out_channels and config.encoder_hid_dim_type is None
 
 
 def engine_pipeline(
