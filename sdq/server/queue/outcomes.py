@@ -230,7 +230,13 @@ class Outcomes:
         await self.take_back(job, cause)
 
     async def failed(self, job: Job, cause: str, code: str = GenerationFailed.code) -> None:
-        """An attempt went wrong: the job waits again, or fails with its last cause."""
+        """An attempt went wrong: the job waits again, or fails with its last cause.
+
+        Of a job that waits again already it was counted: the event is read a second time, after a
+        restart between its commit and its deletion.
+        """
+        if job.state is JobState.QUEUED:
+            return
         failures = job.failures + 1
         if failures >= MAX_FAILURES:
             ordinal = _ORDINALS.get(failures, f"{failures}th")

@@ -157,6 +157,19 @@ async def test_bad_luck_is_tried_again_and_given_up_with_the_last_cause(rig: Rig
     assert (row.state, row.failures, row.deaths) == (JobState.FAILED, 3, 0)
 
 
+async def test_bad_luck_that_is_read_twice_counts_once(rig: Rig):
+    """Killed after the commit, before the event was deleted."""
+    peer = ListeningPeer()
+    job = await dispatched(rig, peer)
+    for failures in range(1, MAX_FAILURES):
+        for _ in range(2):
+            await rig.outcomes.apply(broke(job, "cosmic rays", retryable=True))
+        row = await row_of(rig, job)
+        assert (row.state, row.failures) == (JobState.QUEUED, failures)
+        job = await again(rig)
+    assert not peer.all(Failure)
+
+
 async def test_deaths_are_counted_apart_from_failures(rig: Rig):
     peer = ListeningPeer()
     job = await dispatched(rig, peer)
