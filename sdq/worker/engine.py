@@ -15,6 +15,7 @@ With a canary the engine doubts itself: after a picture that is none, or an erro
 expected, it draws that model's canary; when that fails too, it is broken and draws nothing more.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -42,6 +43,8 @@ SPEED_WEIGHT = 0.3
 """Share of the newest picture in the mean of ``seconds_per_step``."""
 
 CLOSE_TIMEOUT_SECONDS = 5.0
+
+_log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -123,7 +126,8 @@ class Engine:
 
     def wait_ready(self, timeout_seconds: float | None = None) -> None:
         """Waits for the first model that can be loaded. Raises what loading the last one raised,
-        `GivenBack` when the canary that was to be drawn first failed, or `TimeoutError`."""
+        `GivenBack` when the canary that was to be drawn first failed, `Cancelled` when it was
+        closed before, or `TimeoutError`."""
         self._ready.result(timeout_seconds)
 
     def submit(
@@ -187,6 +191,18 @@ class Engine:
     # ------------------------------------------------------------ the engine's thread
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except Exception as error:  # noqa: BLE001 - a defect of ours, and somebody waits
+            _log.debug("the engine ended", exc_info=True)
+            self._break(f"the engine ended with {type(error).__name__}: {error}")
+        reason = _out_of_order(self.broken) if self.broken else Cancelled("the worker is stopping")
+        if not self._ready.done():
+            self._ready.set_exception(reason)
+        for resident in self._residency.residents:
+            resident.turns.abandon(reason)
+
+    def _work(self) -> None:
         self._residency.load_next()
         while not self._closing.is_set():
             self._receive()
@@ -194,11 +210,6 @@ class Engine:
             is_waited_for = self._residency.change(self._inbox)
             if not self._turn():
                 self._inbox.wait(self._residency.sleep_seconds(is_waited_for))
-        if not self._ready.done():
-            self._ready.set_exception(ServerBusy("the worker is stopping"))
-        reason = _out_of_order(self.broken) if self.broken else Cancelled("the worker is stopping")
-        for resident in self._residency.residents:
-            resident.turns.abandon(reason)
 
     def _receive(self) -> None:
         """What has been loaded, or why it has not."""
@@ -216,9 +227,7 @@ class Engine:
         if holding.model_id in self._unproven:
             self._unproven.discard(holding.model_id)
             if fault := self._prove(resident):
-                self._break(resident, fault)
-                if not self._ready.done():
-                    self._ready.set_exception(_out_of_order(fault))
+                self._break(fault, holding.model_id)
                 return
         if not self._ready.done():
             self._ready.set_result(None)
@@ -270,7 +279,7 @@ class Engine:
         doubt = any(is_suspicious(error) for _, error in faults)
         broken = self._prove(resident) if doubt else ""
         if broken:
-            self._break(resident, broken)
+            self._break(broken, resident.model_id)
         for picture, error in faults:
             blameless = broken and is_suspicious(error)
             picture.fail(_out_of_order(broken) if blameless else error)
@@ -286,8 +295,8 @@ class Engine:
         if self._closing.is_set():
             raise Cancelled("the worker is stopping")
 
-    def _break(self, resident: Resident, fault: str) -> None:
-        self.broken_model, self.broken = resident.model_id, fault
+    def _break(self, fault: str, model_id: str = "") -> None:
+        self.broken_model, self.broken = model_id or next(iter(self._holdings)), fault
         self._refuse_all()
         self._on_broken(fault)
 

@@ -1,7 +1,7 @@
 """One thread draws; cancelling, failing and closing leave nobody waiting."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +11,9 @@ import pytest
 from sdq.errors import Cancelled, ModelError, OutOfMemory, ServerBusy
 from sdq.spec import ImageSpec
 from sdq.testing.pipeline import FakePipeline, held, picture_of
-from sdq.worker.engine import Engine, NoPicture, Pipeline
+from sdq.testing.stepping import SteppingFake
+from sdq.worker.engine import Engine, GivenBack, NoPicture, Pipeline
+from sdq.worker.flight import Flight
 from sdq.worker.holding import Holding
 
 WAIT_SECONDS = 10.0
@@ -208,3 +210,21 @@ def test_the_speed_is_a_mean_that_forgets(spec: ImageSpec) -> None:
         engine.seconds_per_step = 1.0
         submit(engine, spec).result(WAIT_SECONDS)
         assert engine.seconds_per_step == pytest.approx(0.7, abs=0.05)
+
+
+def test_a_defect_of_the_engine_leaves_nobody_waiting(spec: ImageSpec) -> None:
+    class Defective(SteppingFake):
+        def joins(self, spec: ImageSpec, others: Sequence[Flight]) -> bool:
+            raise KeyError("a defect")
+
+    told: list[str] = []
+    pipeline = Defective()
+    with running(pipeline, on_broken=told.append) as engine:
+        future = submit(engine, spec)
+        with pytest.raises(CancelledError):
+            future.result(WAIT_SECONDS)
+        with pytest.raises(GivenBack, match="broken"):
+            submit(engine, spec)
+        assert engine.broken_model == "shapes"
+        assert told == [engine.broken]
+        assert "KeyError" in engine.broken
