@@ -1,5 +1,6 @@
 """`sdq server` as a process: its own Redis, its address file, its refusals."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -86,9 +87,16 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
 
 
 async def until_redis_is_ok(served: Served) -> None:
-    deadline = time.monotonic() + 20
-    while (status := await served.status()).redis != "ok":
-        assert time.monotonic() < deadline, status.redis
+    """A server that was killed has left its address behind, where nobody answers any more."""
+    deadline, found = time.monotonic() + 20, ""
+    while found != "ok":
+        assert served.process.poll() is None, served.said
+        assert time.monotonic() < deadline, found
+        try:
+            found = (await served.status()).redis
+        except ConnectionFailed as error:
+            found = error.message
+            await asyncio.sleep(0.02)
 
 
 async def test_serves_with_a_redis_of_its_own_until_sigterm(
