@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sdq import config
 from sdq.cli import options
 from sdq.cli.main import main
 from sdq.config import Home
@@ -16,7 +17,7 @@ from sdq.protocol.messages import WorkerSettings
 from sdq.testing.worker import fake_config, fake_manifest, fake_profile
 from sdq.worker import models
 from sdq.worker.install import Installed
-from sdq.worker.profile import DrawOptions
+from sdq.worker.profile import DrawOptions, options_of
 
 DRAWING = ("--device", "cpu", "--dtype", "bfloat16", "--compile", "--offload", "none")
 
@@ -115,10 +116,29 @@ def test_a_flag_that_is_wrong(
     assert desk.client.asked == []
 
 
+def test_run_with_all_its_flags(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[config.WorkerSettings] = []
+
+    def run(home: Home, settings: config.WorkerSettings) -> int:
+        seen.append(settings)
+        return 0
+
+    monkeypatch.setattr("sdq.worker.app.run", run)
+    memory = ("--keep-alive", "600", "--memory-budget", "6GiB")
+    assert main(["worker", "run", *DRAWING, *memory]) == 0
+    (settings,) = seen
+    assert options_of(settings) == DrawOptions("cpu", "bfloat16", True, "none")
+    assert (settings.keep_alive_seconds, settings.memory_budget_bytes) == (600.0, 6 * 1024**3)
+    assert main(["worker", "run", "--memory-budget", "six"]) == 2
+    assert "--memory-budget: 'six' is no size" in capsys.readouterr().err
+
+
 def config_of(home: Path) -> models.WorkerConfig:
-    config = fake_config("redis://:secret@host", "box-1", fake_manifest(), fake_manifest("other"))
-    models.save_config(Home(home), config)
-    return config
+    written = fake_config("redis://:secret@host", "box-1", fake_manifest(), fake_manifest("other"))
+    models.save_config(Home(home), written)
+    return written
 
 
 def test_what_is_installed(sdq_home: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -145,14 +165,14 @@ def test_nothing_is_installed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_remove(sdq_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = config_of(sdq_home)
+    written = config_of(sdq_home)
     assert main(["worker", "remove", "sd\x1bxl"]) == 2
     assert capsys.readouterr().err.splitlines() == [
         "error: 'sd\\x1bxl' is not installed here",
         "  hint: installed: shapes, other",
     ]
     assert main(["worker", "remove", "shapes"]) == 0
-    folder = models.model_folder(Home(sdq_home), config.model)
+    folder = models.model_folder(Home(sdq_home), written.model)
     assert capsys.readouterr().err.splitlines() == [
         f"shapes is removed; its files stay in {folder}",
         "still installed: other",

@@ -16,7 +16,7 @@ from sdq.worker.whole import as_pipeline
 
 CPU = Device(name="cpu", dtype="float32", label="cpu (fake, 2 threads)")
 ROOM = Capacity(4, 10**9)
-QUICK, SLOW = 0.001, 0.01
+QUICK, SLOW = 0.001, 0.006
 
 
 def fake(seconds_per_turn: float = QUICK, **options: str) -> SteppingFake:
