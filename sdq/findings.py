@@ -1,11 +1,9 @@
 """What a look at this computer found, and what to do about it."""
 
-from typing import Literal
-
-import msgspec
+from typing import Literal, NamedTuple
 
 
-class Finding(msgspec.Struct, frozen=True):
+class Finding(NamedTuple):
     """``command``: the next one to type; empty when nothing is to be done."""
 
     about: str

@@ -108,9 +108,7 @@ def _report(findings: Iterable[Finding], *, as_json: bool) -> int:
     for finding in findings:
         code = 1 if finding.state == "problem" else code
         if as_json:
-            import msgspec
-
-            print_json(msgspec.to_builtins(finding))
+            print_json(finding._asdict())
             continue
         print_data(f"{_MARKS[finding.state]}  {plain(finding.about):<12} {plain(finding.text)}")
         if finding.command:

@@ -19,6 +19,7 @@ Report = Callable[["InstallProgress"], None]
 _WORDS = {
     "download": "fetching",
     "verify": "verifying",
+    "unpack": "unpacking",
     "load": "loading",
     "canary": "drawing a first picture",
     "measure": "measuring",

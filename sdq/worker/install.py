@@ -14,12 +14,12 @@ from sdq.errors import ModelError, UsageError
 from sdq.protocol.messages import WorkerSettings
 from sdq.protocol.model import ModelManifest, fingerprint_of
 from sdq.worker import canary, models
+from sdq.worker.bringing import bring
 from sdq.worker.calibration import MEASURE_SECONDS, calibrate, loader_of
 from sdq.worker.devices import Device, choose
-from sdq.worker.download import fetch_file, place
 from sdq.worker.profile import DrawOptions, Profile
 
-Phase = Literal["download", "verify", "load", "canary", "measure", "done"]
+Phase = Literal["wait", "download", "verify", "unpack", "load", "canary", "measure", "done"]
 
 AUTO = DrawOptions()
 
@@ -81,7 +81,12 @@ def install(
         folder = models.model_folder(home, manifest)
         known = _known(home)
         doubted = canary.is_marked(home)  # nothing of it is taken at its word
-        fetched = _fetch_all(manifest, folder, tell, all_anew=doubted)
+        fetched = bring(
+            manifest,
+            folder,
+            lambda phase, file, done, total: tell(InstallProgress(phase, file, done, total)),
+            all_anew=doubted,
+        )
         profile = _counting(known, manifest, options, device, to_be_measured=measure_seconds > 0)
         already = profile is not None and not fetched and not doubted
         if profile is None or not already:
@@ -164,31 +169,6 @@ def _save(
     if wanted != known:
         models.save_config(home, wanted)
     return bool(before.models) and wanted.redis_url != before.redis_url
-
-
-def _fetch_all(manifest: ModelManifest, folder: Path, report: Report, *, all_anew: bool) -> bool:
-    """Brings all files; True when one had to be fetched. ``all_anew``: trusts no earlier look."""
-    stamps = {} if all_anew else models.read_stamps(folder)
-    sizes = [file.size_bytes for file in manifest.files]
-    total_bytes = 0 if None in sizes else sum(size or 0 for size in sizes)
-    done_bytes, fetched = 0, False
-    for file in manifest.files:
-        path = place(folder, file.path)
-        report(InstallProgress("verify", file.path, done_bytes, total_bytes))
-        before = dict(stamps)
-        if not models.is_right(folder, file, stamps):
-            fetched = True
-
-            def tell(part_bytes: int, name: str = file.path, base: int = done_bytes) -> None:
-                report(InstallProgress("download", name, base + part_bytes, total_bytes))
-
-            fetch_file(file, path, tell)
-            found = path.stat()
-            stamps[file.path] = models.FileStamp(found.st_size, found.st_mtime_ns, file.sha256)
-        if stamps != before:  # after each file: an install that was cut off keeps what it has
-            models.write_stamps(folder, stamps)
-        done_bytes += path.stat().st_size
-    return fetched
 
 
 def _new_worker_id() -> str:

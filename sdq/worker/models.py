@@ -8,6 +8,7 @@
 """
 
 import contextlib
+import hashlib
 import math
 import os
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from sdq.config import Home
 from sdq.errors import ModelError, OutputError, UsageError
 from sdq.protocol.model import ModelFile, ModelManifest, Sha256, WorkerId
 from sdq.storage import LockFile, LockHeld, replace_file
-from sdq.worker.download import place, sha256_of
+from sdq.worker.fetch.paths import place
 from sdq.worker.profile import Profile
 
 INSTALL_HINT = "run `sdq worker install` first"
@@ -74,11 +75,13 @@ class _Older(msgspec.Struct, frozen=True):
 
 
 class FileStamp(msgspec.Struct, frozen=True):
-    """A file as it was when its hash was found to be right."""
+    """A file as it was when its hash was found to be right. An archive is gone once it was
+    unpacked: ``parts`` are the files that came out of it, each with a stamp of its own."""
 
     size_bytes: int
     mtime_ns: int
     sha256: Sha256
+    parts: tuple[str, ...] = ()
 
 
 def config_file(home: Home) -> Path:
@@ -168,32 +171,49 @@ def _unwritable(path: Path, error: OSError) -> OutputError:
 # ---------------------------------------------------------------- are the files right?
 
 
-def is_right(folder: Path, file: ModelFile, stamps: dict[str, FileStamp]) -> bool:
+def is_right(
+    folder: Path, file: ModelFile, stamps: dict[str, FileStamp], *, trusts_times: bool = True
+) -> bool:
     """Whether the file is there and has its hash; ``stamps`` learns what was computed.
 
     A file whose size and time are those of its stamp is taken at its word: somebody who
-    changes bytes and puts the time back is not found out.
+    changes bytes and puts the time back is not found out, unless ``trusts_times`` is off.
     """
-    path = place(folder, file.path)
+    stamp = stamps.get(file.path)
+    if stamp is None or not stamp.parts:
+        return _is_right(folder, file.path, file.sha256, stamps, trusts_times)
+    return stamp.sha256 == file.sha256 and all(
+        part in stamps and _is_right(folder, part, stamps[part].sha256, stamps, trusts_times)
+        for part in stamp.parts
+    )
+
+
+def _is_right(
+    folder: Path, name: str, sha256: str, stamps: dict[str, FileStamp], trusts_times: bool
+) -> bool:
+    path = place(folder, name)
+    stamp = stamps.get(name)
     try:
-        return _is_right(path, file, stamps)
+        if trusts_times and stamp is not None and stamp == stamp_of(path, sha256):
+            return True
+        if sha256_of(path) != sha256:
+            return False
+        stamps[name] = stamp_of(path, sha256)
     except OSError:
         return False
-
-
-def _is_right(path: Path, file: ModelFile, stamps: dict[str, FileStamp]) -> bool:
-    found = path.stat()
-    stamp = stamps.get(file.path)
-    if (
-        stamp is not None
-        and (stamp.size_bytes, stamp.mtime_ns) == (found.st_size, found.st_mtime_ns)
-        and stamp.sha256 == file.sha256
-    ):
-        return True
-    if sha256_of(path) != file.sha256:
-        return False
-    stamps[file.path] = FileStamp(found.st_size, found.st_mtime_ns, file.sha256)
     return True
+
+
+def stamp_of(path: Path, sha256: str) -> FileStamp:
+    """As the file is now. Raises `OSError`."""
+    found = path.stat()
+    return FileStamp(found.st_size, found.st_mtime_ns, sha256)
+
+
+def sha256_of(path: Path) -> str:
+    """The file's SHA-256 as 64 hexadecimal digits. Raises `OSError`."""
+    with path.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 def check_files(home: Home, manifest: ModelManifest) -> Path:
@@ -207,7 +227,7 @@ def check_files(home: Home, manifest: ModelManifest) -> Path:
     before = dict(stamps)
     for file in manifest.files:
         if not is_right(folder, file, stamps):
-            path = folder / file.path
+            path = _culprit(folder, file, stamps)
             what = "has changed since it was installed"
             if not os.access(path, os.R_OK):
                 what = "cannot be read" if path.exists() else "is missing"
@@ -219,6 +239,15 @@ def check_files(home: Home, manifest: ModelManifest) -> Path:
         with contextlib.suppress(OutputError):  # a read-only folder: hashed again next time
             write_stamps(folder, stamps)
     return folder
+
+
+def _culprit(folder: Path, file: ModelFile, stamps: dict[str, FileStamp]) -> Path:
+    """Which file it is that is not right."""
+    stamp = stamps.get(file.path)
+    for part in stamp.parts if stamp else ():
+        if part not in stamps or not _is_right(folder, part, stamps[part].sha256, stamps, True):
+            return folder / part
+    return folder / file.path
 
 
 def read_stamps(folder: Path) -> dict[str, FileStamp]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from sdq.testing.full_size.layouts import Layout
-from sdq.worker.download import sha256_of
+from sdq.worker.models import sha256_of
 
 _SCHEDULERS = (
     "ddim",

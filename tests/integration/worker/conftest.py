@@ -29,8 +29,8 @@ from sdq.protocol.model import (
 )
 from sdq.spec import ImageSpec
 from sdq.testing.worker import fake_manifest
-from sdq.worker.download import sha256_of
 from sdq.worker.install import Installed, install
+from sdq.worker.models import sha256_of
 from sdq.worker.pipelines import SCHEDULERS
 from sdq.worker.profile import DrawOptions
 

@@ -15,7 +15,8 @@ from sdq.config import Home
 from sdq.errors import DownloadError
 from sdq.protocol.messages import WorkerSettings
 from sdq.protocol.model import ModelManifest, fingerprint_of
-from sdq.worker import http_source, models
+from sdq.worker import models
+from sdq.worker.fetch import web
 from sdq.worker.install import Installed, install
 from sdq.worker.profile import DrawOptions
 
@@ -105,7 +106,7 @@ def test_a_dead_link(
     free_port: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http_source, "RETRY_WAITS_SECONDS", (0.0,))
+    monkeypatch.setattr(web, "RETRY_WAITS_SECONDS", (0.0,))
     links = (f"http://127.0.0.1:{free_port}/model_index.json", "file:///gone")
     manifest = changed(shapes, links=links)
     with pytest.raises(DownloadError) as caught:
