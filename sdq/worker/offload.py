@@ -18,15 +18,15 @@ TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 
 
 def decide(asked: Offload, folder: Path, manifest: ModelManifest, device: Device) -> Resting:
-    """What becomes of ``auto``: by the weights as they will be loaded and what is free now.
+    """What becomes of it there. ``auto``: by the weights as they will be loaded and what is free.
 
-    On the CPU nothing is offloaded: the weights would rest where they are. Raises `OSError` and
-    `ValueError` when the model's files cannot be read.
+    On the CPU nothing is offloaded, whatever is asked: the weights would rest where they are.
+    Raises `OSError` and `ValueError` when the model's files cannot be read.
     """
-    if asked != "auto":
-        return asked
     if device.name == "cpu":
         return "none"
+    if asked != "auto":
+        return asked
     weights = memory.expected(folder, manifest, device.dtype)
     free = memory.free_bytes(device.name)
     return memory.offload_for(weights.total_bytes, weights.largest_part_bytes, free)
