@@ -211,10 +211,13 @@ class Recovery:
     def patience_seconds(self, beat: Heartbeat, job: Job) -> float:
         """How long a worker may draw at a job without a step. From its measured step time.
 
-        One whose model is not in memory waits for another model's pictures, then for its own.
+        One whose model is not in memory waits for another model's pictures, then for its own;
+        but not at a worker that does not get on with those either.
         """
         step_seconds = self._speeds.step_seconds(beat.worker_id, job.spec)
-        if step_seconds is None or job.spec.model not in beat.loaded:
+        is_coming = job.spec.model not in beat.loaded
+        is_trusted = self._roster.stuck_since(beat.worker_id) is None
+        if step_seconds is None or (is_coming and is_trusted):
             return UNMEASURED_PATIENCE_SECONDS
         return PATIENCE_SECONDS + PATIENCE_STEPS * step_seconds
 

@@ -308,6 +308,25 @@ async def test_a_job_whose_model_comes_into_memory_has_ten_minutes_too(rig: Rig)
     assert await state_of(rig, job) is JobState.QUEUED
 
 
+async def test_a_job_does_not_wait_for_its_model_at_a_worker_that_hangs(rig: Rig):
+    job = await taken(rig)
+    rig.speeds.learn("first", job.spec, 0.1)
+    manifest = rig.catalog.manifest(None)
+
+    async def look_after(seconds: float) -> bool:
+        rig.clock.now += seconds
+        active = (job.job_id, "of another model")
+        now = heartbeat(manifest, "first", active=active, loaded=(), sent_at=rig.clock.now)
+        rig.roster.update([now])
+        return await rig.recovery.look()
+
+    assert not await look_after(1)
+    assert not await look_after(PATIENCE_SECONDS + 5)
+    rig.roster.distrust("first", "of another model")
+    assert await look_after(1)
+    assert await state_of(rig, job) is JobState.QUEUED
+
+
 async def test_an_engine_that_hangs_at_one_picture_each_time_fails_it(rig: Rig):
     peer = ListeningPeer()
     job = await drawing(rig, peer)
