@@ -11,6 +11,8 @@ from sdq.errors import ModelError
 from sdq.protocol.model import ModelManifest
 from sdq.worker import offload as offloading
 from sdq.worker.devices import Device
+from sdq.worker.layouts.families import layout_of
+from sdq.worker.layouts.folder import INDEX, PIPELINES, turbo_scheduler, write_configuration
 from sdq.worker.memory import Resting
 from sdq.worker.memory import empty_cache as empty_cache
 from sdq.worker.memory import memory_errors as memory_errors
@@ -57,14 +59,14 @@ def load(
         "use_safetensors": True,
     }
     try:
-        if manifest.kind == "folder":
-            pipeline = _from_folder(folder, manifest, options)
+        if manifest.kind == "folder" or (folder / INDEX).exists():
+            pipeline = _from_folder(folder, options)
         else:
             pipeline = _from_single_file(folder, manifest, options)
         pipeline.set_progress_bar_config(disable=True)
         channels_last(pipeline, device)  # before layers are taken off, their form stays
         resting = offloading.decide(offload, folder, manifest, device)
-        if not compile or not _can_be_compiled(pipeline, resting):
+        if not compile or not can_be_compiled(pipeline, resting):
             return offloading.place(pipeline, device, resting)
         from sdq.worker import compiling
 
@@ -114,10 +116,10 @@ def set_scheduler(pipeline: Any, name: str, config: Mapping[str, Any] | None = N
     pipeline.scheduler = make_scheduler(name, config or pipeline.scheduler.config)
 
 
-def _from_folder(folder: Path, manifest: ModelManifest, options: dict[str, Any]) -> Any:
+def _from_folder(folder: Path, options: dict[str, Any]) -> Any:
     from diffusers import DiffusionPipeline
 
-    if any(file.path.endswith(".fp16.safetensors") for file in manifest.files):
+    if any(folder.rglob("*.fp16.safetensors")):
         options["variant"] = "fp16"
     return DiffusionPipeline.from_pretrained(str(folder), **options)
 
@@ -126,21 +128,18 @@ def _from_single_file(folder: Path, manifest: ModelManifest, options: dict[str, 
     """A checkpoint with weights only: its configuration is written beside it for the moment."""
     import diffusers
 
-    from sdq.worker.layouts.families import layout_of
-    from sdq.worker.layouts.folder import PIPELINES, write_configuration
-
-    weights = [file for file in manifest.files if file.path.endswith(".safetensors")]
+    weights = sorted(folder.rglob("*.safetensors"))
     if len(weights) != 1:
         raise ModelError(
             f"{manifest.model_id} should be one .safetensors file, it has {len(weights)}",
             hint="mend its entry in the server's catalog",
         )
-    path = folder / weights[0].path
-    layout = layout_of(path)
+    layout = layout_of(weights[0])
     with tempfile.TemporaryDirectory(prefix="sdq-layout-") as beside:
-        write_configuration(layout, Path(beside))
+        scheduler = turbo_scheduler() if manifest.is_distilled else None
+        write_configuration(layout, Path(beside), scheduler=scheduler)
         made = getattr(diffusers, PIPELINES[layout])
-        return made.from_single_file(str(path), config=beside, **options)
+        return made.from_single_file(str(weights[0]), config=beside, **options)
 
 
 def is_stepped(pipeline: Any) -> bool:
@@ -155,7 +154,8 @@ def is_stepped(pipeline: Any) -> bool:
     return config.in_channels == config.out_channels and config.encoder_hid_dim_type is None
 
 
-def _can_be_compiled(pipeline: Any, resting: Resting) -> bool:
+def can_be_compiled(pipeline: Any, resting: Resting) -> bool:
+    """Says why not, in the log."""
     reason = ""
     if resting == "sequential":
         reason = "its layers come to the device one by one"
