@@ -112,7 +112,10 @@ def expected(folder: Path, manifest: ModelManifest, dtype: str) -> Weights:
 
     Raises `OSError` and `ValueError` when they cannot be read.
     """
-    names = [file.path for file in manifest.files if file.path.endswith(".safetensors")]
+    # Not as the manifest names them: it may name an archive that they came out of.
+    found = sorted(folder.rglob("*.safetensors"))
+    names = [path.relative_to(folder).as_posix() for path in found]
+    is_one_file = len(names) == 1 and manifest.kind != "folder"
     if any(name.endswith(".fp16.safetensors") for name in names):  # as `pipelines.load` takes them
         halves = {name.partition("/")[0] for name in names if name.endswith(".fp16.safetensors")}
         names = [
@@ -123,7 +126,7 @@ def expected(folder: Path, manifest: ModelManifest, dtype: str) -> Weights:
     parts: dict[str, int] = {}
     for name in names:
         for tensor, count in _tensor_sizes(folder / name):
-            part = _part_of(tensor) if manifest.kind == "single_file" else name.partition("/")[0]
+            part = _part_of(tensor) if is_one_file else name.partition("/")[0]
             parts[part] = parts.get(part, 0) + count * _ITEM_BYTES[dtype]
     return Weights(sum(parts.values()), max(parts.values(), default=0))
 
