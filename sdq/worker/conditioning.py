@@ -66,7 +66,7 @@ class Conditioner:
 
     def condition(self, spec: ImageSpec) -> Condition:
         """Raises what the text encoders raise."""
-        positive = self._encode(spec.prompt)
+        positive = self.encode(spec.prompt)
         return Condition(
             positive=positive,
             negative=self._negative(spec, positive) if self.is_guided(spec) else None,
@@ -81,13 +81,14 @@ class Conditioner:
     def _negative(self, spec: ImageSpec, positive: Encoded) -> Encoded:
         zeros = getattr(self._pipeline.config, "force_zeros_for_empty_prompt", False)
         if spec.negative_prompt or positive.pooled is None or not zeros:
-            return self._encode(spec.negative_prompt)
+            return self.encode(spec.negative_prompt)
         return Encoded(
             positive.tokens.new_zeros(positive.tokens.shape),
             positive.pooled.new_zeros(positive.pooled.shape),
         )
 
-    def _encode(self, text: str) -> Encoded:
+    def encode(self, text: str) -> Encoded:
+        """Once; then it is remembered. Raises what the text encoders raise."""
         found = self._cache.get(text)
         if found is not None:
             self._cache.move_to_end(text)

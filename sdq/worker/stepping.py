@@ -1,5 +1,6 @@
 """Stable Diffusion step by step, many pictures in one turn; the rest through `drawing`."""
 
+import contextlib
 import copy
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from sdq.worker.flight import Capacity, Drawer, Flight, OnStep, Pipeline
 from sdq.worker.latents import LatentFlight
 from sdq.worker.offload import TEXT_ENCODERS, Parts
 from sdq.worker.pace import Pace
-from sdq.worker.pipelines import is_stepped, make_scheduler, memory_errors
+from sdq.worker.pipelines import SCHEDULERS, is_stepped, make_scheduler, memory_errors
 from sdq.worker.previews import Previewer
 from sdq.worker.stack import Stack
 
@@ -47,6 +48,16 @@ class SteppingPipeline:
         self._stack = Stack(pipeline.unet, device.name)
         self._previewer = Previewer(pipeline, self._decoder, lambda: self._parts.need("vae"))
         self._pace = Pace(device.name)
+
+    @torch.inference_mode()
+    def get_ready(self) -> None:
+        """Does what the first picture would have to wait for. What fails here will fail there
+        too, and be told to somebody."""
+        for name in SCHEDULERS:
+            with contextlib.suppress(Exception):
+                self._scheduler(name)
+        with contextlib.suppress(Exception), memory_errors(self.device.name):
+            self._conditioner.encode("")  # as most negative prompts
 
     def joins(self, spec: ImageSpec, others: Sequence[Flight]) -> bool:
         return True
@@ -116,8 +127,11 @@ def engine_pipeline(
     pipeline: Any, device: Device, capacity: Capacity | None = None
 ) -> Pipeline | Drawer:
     """The engine's view of a diffusers pipeline."""
-    kind = SteppingPipeline if is_stepped(pipeline) else DiffusersPipeline
-    return kind(pipeline, device, capacity)
+    if not is_stepped(pipeline):
+        return DiffusersPipeline(pipeline, device, capacity)
+    stepping = SteppingPipeline(pipeline, device, capacity)
+    stepping.get_ready()
+    return stepping
 
 
 def _own(flight: Flight) -> LatentFlight:
