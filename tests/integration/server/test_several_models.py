@@ -56,8 +56,8 @@ def start_worker(redis_url: str, shapes: ModelManifest, tmp_path: Path) -> Itera
 
     yield start
     for process in started:
-        process.terminate()
-        process.wait(20)
+        process.kill()
+        process.wait()
 
 
 class Asker:
