@@ -3,6 +3,7 @@
 PYTHON ?= python3
 MINUTES ?= 78
 OUT ?= .cache/shapes
+PROCESSES ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,8 +20,10 @@ help: ## Show this list
 demo: $(VENV)/.installed ## Draw "a red circle on a blue background" with everything on this machine
 	@examples/demo.sh
 
+# Each module stays in one process, for its fixtures; in the order of the files, in which those that
+# take long come first. PROCESSES=0: one after the other.
 test: $(VENV)/.installed-dev ## Run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadscope --no-loadscope-reorder
 
 chaos: $(VENV)/.installed-dev ## Kill every part in the middle, again and again; nothing is lost (SEED=7 repeats)
 	$(BIN)/python -m sdq.testing.chaos $(if $(SEED),--seed $(SEED))
