@@ -115,7 +115,7 @@ class Residency:
         very one that waits for them."""
         reason = GivenBack("there was no memory for the picture beside another model's")
         leaving = [resident for resident in self.residents if resident.must_leave]
-        return any(resident.turns.abandon_stalled(reason) for resident in leaving)
+        return any(resident.turns.abandon_crowded(reason) for resident in leaving)
 
     def _wishes(self, inbox: Inbox) -> list[Wish]:
         wishes = []
@@ -129,7 +129,7 @@ class Residency:
                 alone = model_id in self._crowded
                 wishes.append(Wish(model_id, waiting[0].came_at_seconds, alone))
         for resident in self.residents if len(self.residents) > 1 else ():
-            since = resident.turns.stalled_since_seconds
+            since = resident.turns.crowded_since_seconds
             if since is not None:
                 wishes.append(Wish(resident.model_id, since, alone=True))
         return wishes

@@ -44,46 +44,46 @@ class Turns:
         self._has_neighbours = has_neighbours
         self._active: Rounds[Picture] = Rounds(pipeline.capacity)
         self._finished: Rounds[Picture] = Rounds(pipeline.decode_capacity)
-        self._stalled: list[Picture] = []  # there was no memory for them; the first one goes next
-        self._is_roomier = False  # something has left memory since
+        self._held: list[Picture] = []  # no memory to begin beside others: when one has left
+        self._has_left = False
+        self._crowded: list[Picture] = []  # none beside other models: when one of those has left
+        self._is_roomier = False
 
     def __len__(self) -> int:
-        return self._under_way + len(self._stalled)
+        return self._under_way + len(self._held) + len(self._crowded)
 
     @property
     def is_ready(self) -> bool:
         """Whether a turn would do anything."""
-        return self._under_way > 0 or self._may_resume()
+        return self._under_way > 0 or self._next_again() is not None
 
     @property
-    def stalled_since_seconds(self) -> float | None:
-        """When the picture came that has no memory, by the engine's clock; ``None``: all have."""
-        return self._stalled[0].order.came_at_seconds if self._stalled else None
+    def crowded_since_seconds(self) -> float | None:
+        """When the picture came that there is no memory for beside other models, by the engine's
+        clock; ``None``: there is for all."""
+        return self._crowded[0].order.came_at_seconds if self._crowded else None
 
     def has_room(self, order: Order) -> bool:
         """Whether one more may begin. What waits to be decoded counts, or it would pile up."""
-        if self._stalled or self._under_way >= self._active.capacity.pictures:
+        if self._held or len(self) >= self._active.capacity.pictures:
             return False
         others = _flights([*self._active, *self._finished])
         return self._active.has_room(order.area_pixels) and self._pipeline.joins(order.spec, others)
 
     def begin(self, order: Order) -> Faults:
         """Takes an order into flight, unless nobody waits for it any more. While there is no
-        memory for it, it waits here, and nobody else begins."""
+        memory for it beside others, it waits here, and nobody else begins."""
         if not order.future.set_running_or_notify_cancel():
             return []
         return self._take_in(Picture(order, self._is_closing))
 
     def turn(self) -> Faults:
         """One step for a group, then some decoding: so neither waits long for the other."""
-        faults = self._drop_cancelled()
-        if self._may_resume():
-            faults += self._resume()
-        return faults + self._step() + self._decode()
+        return self._drop_cancelled() + self._try_again() + self._step() + self._decode()
 
     def make_roomier(self) -> None:
-        """Something else has left memory: what has waited for that is tried again."""
-        self._is_roomier = True
+        """Another model has left memory: what has waited for that is tried again."""
+        self._is_roomier = self._has_left = True
 
     def abandon(self, reason: Exception) -> None:
         """Ends all that is in flight."""
@@ -91,14 +91,17 @@ class Turns:
             for picture in rounds:
                 rounds.remove(picture)
                 picture.fail(reason)
-        self.abandon_stalled(reason)
-
-    def abandon_stalled(self, reason: Exception) -> bool:
-        """Ends what has waited for memory. Whether there was anything."""
-        stalled, self._stalled = self._stalled, []
-        for picture in stalled:
+        for picture in self._held:
             picture.fail(reason)
-        return bool(stalled)
+        self._held.clear()
+        self.abandon_crowded(reason)
+
+    def abandon_crowded(self, reason: Exception) -> bool:
+        """Ends what waits until another model has left memory. Whether there was anything."""
+        crowded, self._crowded = self._crowded, []
+        for picture in crowded:
+            picture.fail(reason)
+        return bool(crowded)
 
     # ------------------------------------------------------------ parts of a turn
 
@@ -107,9 +110,10 @@ class Turns:
         return len(self._active) + len(self._finished)
 
     def _drop_cancelled(self) -> Faults:
-        dropped = [picture for picture in self._stalled if picture.is_cancelled]
-        for picture in dropped:
-            self._stalled.remove(picture)
+        dropped: list[Picture] = []
+        for waiting in (self._held, self._crowded):
+            dropped += [picture for picture in waiting if picture.is_cancelled]
+            waiting[:] = [picture for picture in waiting if picture not in dropped]
         for rounds in (self._active, self._finished):
             for picture in rounds:
                 if picture.is_cancelled:
@@ -155,7 +159,7 @@ class Turns:
 
     def _leave(self, rounds: Rounds[Picture], picture: Picture) -> None:
         rounds.remove(picture)
-        self._is_roomier = True
+        self._has_left = True
 
     # ------------------------------------------------------------ too little memory
 
@@ -170,24 +174,38 @@ class Turns:
         return []
 
     def _ended(self, picture: Picture, error: Exception, *, others: int = 0) -> Faults:
-        """A picture that had too little memory waits, if something might leave that has some."""
+        """A picture that had too little memory waits, if something may leave that has some.
+
+        ``others``: pictures beside which it could not begin. One that was under way had a turn
+        of its own before it came here: only another model can make room for that.
+        """
         if not isinstance(error, MemoryError) or not (others or self._has_neighbours()):
             return [(picture, error)]
         _log.info("a picture of %s waits for memory", picture.order.spec.model)
-        self._stalled.append(picture)
-        self._is_roomier = False
+        if others:
+            self._held.append(picture)
+            self._has_left = False
+        else:
+            self._crowded.append(picture)
+            self._is_roomier = False
         return []
 
-    def _may_resume(self) -> bool:
-        """When something has left, or nothing is there that could."""
-        if not self._stalled:
-            return False
-        if self._is_roomier or any(picture.is_cancelled for picture in self._stalled):
-            return True
-        return not (self._under_way or self._has_neighbours())
+    def _next_again(self) -> list[Picture] | None:
+        """Where the first one waits that may be tried again: something has left, or nothing is
+        there that could."""
+        if self._held and (self._has_left or not self._under_way or _one_cancelled(self._held)):
+            return self._held
+        if self._crowded and (
+            self._is_roomier or not self._has_neighbours() or _one_cancelled(self._crowded)
+        ):
+            return self._crowded
+        return None
 
-    def _resume(self) -> Faults:
-        picture = self._stalled.pop(0)
+    def _try_again(self) -> Faults:
+        waiting = self._next_again()
+        if waiting is None:
+            return []
+        picture = waiting.pop(0)
         if picture.flight is None:
             return self._take_in(picture)
         (self._finished if picture.flight.is_finished else self._active).add(picture)
@@ -219,6 +237,10 @@ class Turns:
 
 def _flights(pictures: Sequence[Picture]) -> list[Flight]:
     return [picture.flight for picture in pictures if picture.flight is not None]
+
+
+def _one_cancelled(pictures: Sequence[Picture]) -> bool:
+    return any(picture.is_cancelled for picture in pictures)
 
 
 def _told(picture: Picture) -> Exception | None:

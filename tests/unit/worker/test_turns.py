@@ -134,7 +134,7 @@ def test_one_without_memory_to_begin_waits_until_somebody_left(spec: ImageSpec) 
     table.begin(1, num_inference_steps=2)
     table.pipeline.begins_in_vain = 1
     table.begin(2)
-    assert table.turns.stalled_since_seconds == 2.0
+    assert table.turns.crowded_since_seconds is None
     assert len(table.turns) == 2
     assert not table.turns.has_room(table.order(3))  # first come, first served
     del table.futures[3]
@@ -145,7 +145,6 @@ def test_one_without_memory_to_begin_waits_until_somebody_left(spec: ImageSpec) 
     assert [drawn.seed for drawn in table.pipeline.drawn] == [1, 2]
     table.run()
     assert table.ended() == {1: None, 2: None}
-    assert table.turns.stalled_since_seconds is None
 
 
 def test_alone_it_is_too_large(spec: ImageSpec) -> None:
@@ -171,6 +170,19 @@ def test_several_that_wait_are_tried_one_after_the_other(spec: ImageSpec) -> Non
     assert table.ended() == {1: None, 2: None, 3: None}
 
 
+def test_one_that_waits_to_begin_can_be_cancelled(spec: ImageSpec) -> None:
+    table = Table(spec, SteppingFake())
+    table.begin(1)
+    table.pipeline.begins_in_vain = 1
+    table.begin(2)
+    table.cancelled.add(2)
+    table.turn()
+    assert table.ended() == {2: Cancelled}
+    assert table.turns.has_room(table.order(3))
+    table.turns.abandon(GivenBack("broken"))
+    assert table.ended() == {1: GivenBack, 2: Cancelled}
+
+
 def test_one_that_waits_can_be_cancelled_and_abandoned(spec: ImageSpec) -> None:
     table = Table(spec, SteppingFake())
     table.has_neighbours = True
@@ -182,7 +194,7 @@ def test_one_that_waits_can_be_cancelled_and_abandoned(spec: ImageSpec) -> None:
     table.turn()
     assert table.ended() == {2: Cancelled}
     assert not table.turns.is_ready
-    table.turns.abandon_stalled(GivenBack("no room"))
+    table.turns.abandon_crowded(GivenBack("no room"))
     assert table.ended() == {1: GivenBack, 2: Cancelled}
     assert len(table.turns) == 0
 
@@ -196,12 +208,15 @@ def test_a_picture_too_large_beside_another_model_waits_for_it_to_leave(spec: Im
     table.begin(1)
     table.turn()
     assert table.ended() == {}
-    assert table.turns.stalled_since_seconds == 1.0
+    assert table.turns.crowded_since_seconds == 1.0
     assert not table.turns.is_ready  # nothing has changed: no turn would do anything
+    table.begin(2, width=16, height=16)
+    table.run()  # smaller ones go on meanwhile, and their leaving says nothing
+    assert table.ended() == {2: None}
     table.pipeline.fits_pixels = AREA
     table.turns.make_roomier()
     table.run()
-    assert table.ended() == {1: None}
+    assert table.ended() == {1: None, 2: None}
 
 
 def test_alone_with_the_device_it_is_too_large_after_all(spec: ImageSpec) -> None:
