@@ -237,6 +237,9 @@ def measure(
             found["mixed"] = compare("mixed", model, mixed, options.rounds, bare, engine, size)
     if sets:
         found["active_sets"] = by_active_set(model, sets, steps, options.rounds, bare, ours, device)
+    if options.compile:  # 0: it could not be compiled, and a warning said why
+        found["compiled_calls"] = getattr(ours.unet.forward, "calls", 0)
+        print(f"turns that went through the compiled UNet: {found['compiled_calls']}")
     with engine_of(ours, device, model, options.at_once) as engine:
         found["own_share"] = own_share(ours, engine, model, steps, device)
 
