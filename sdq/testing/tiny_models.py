@@ -7,17 +7,19 @@ ones. The same ``layout`` always has the same weights.
 import string
 from typing import Any, Literal
 
-Layout = Literal["sd1", "sd2", "sdxl", "turbo", "sdxl_turbo"]
-LAYOUTS: tuple[Layout, ...] = ("sd1", "sd2", "sdxl", "turbo", "sdxl_turbo")
+Layout = Literal["sd1", "sd2", "sdxl", "turbo", "sdxl_turbo", "lcm"]
+LAYOUTS: tuple[Layout, ...] = ("sd1", "sd2", "sdxl", "turbo", "sdxl_turbo", "lcm")
 
 _TOKENS = 16
 _HIDDEN = 16
 _TIME_CHANNELS = 8  # of each of SDXL's six sizes
+_GUIDANCE_CHANNELS = 32
 
 
 def tiny_pipeline(layout: Layout) -> Any:
     """diffusers' own pipeline: v-prediction for ``sd2``, two text encoders for ``sdxl``, trailing
-    timesteps for those with turbo. Pictures have eight times the sides of their latents."""
+    timesteps for those with turbo, guidance as an input of the UNet for ``lcm``. Pictures have
+    eight times the sides of their latents."""
     from sdq.worker import pipelines
 
     pipelines.silence()
@@ -29,7 +31,7 @@ def tiny_pipeline(layout: Layout) -> Any:
         is_xl = layout.startswith("sdxl")
         parts = {
             "vae": _vae(),
-            "unet": _unet(is_xl),
+            "unet": _unet(layout),
             "scheduler": _scheduler(layout),
             "tokenizer": _tokenizer(),
             "text_encoder": _text_encoder("CLIPTextModel"),
@@ -46,11 +48,14 @@ def tiny_pipeline(layout: Layout) -> Any:
     return pipeline
 
 
-def _unet(is_xl: bool) -> Any:
+def _unet(layout: Layout) -> Any:
     import diffusers
     import torch
 
+    is_xl = layout.startswith("sdxl")
     sizes: dict[str, Any] = {}
+    if layout == "lcm":
+        sizes = {"time_cond_proj_dim": _GUIDANCE_CHANNELS}
     if is_xl:
         sizes = {
             "addition_embed_type": "text_time",
@@ -76,6 +81,8 @@ def _unet(is_xl: bool) -> Any:
             if "attn2" in name and weights.dim() > 1:
                 weights.mul_(4)
         unet.conv_out.weight.mul_(3)
+        if unet.time_embedding.cond_proj is not None:
+            unet.time_embedding.cond_proj.weight.mul_(3)
     return unet.eval()
 
 

@@ -56,6 +56,10 @@ class Compiled:
             return made
         return self._plain(sample, *arguments, **named)
 
+    @property
+    def is_used(self) -> bool:
+        return bool(self._learned)
+
     def give_up(self, error: Exception) -> None:
         """From now on all is drawn with the UNet as it is."""
         self._learned.clear()
@@ -110,7 +114,8 @@ def learn(compiled: Compiled, pipeline: Any, device: Device, manifest: ModelMani
     finally:
         compiled.is_learning = False
         _end_compilers()
-    _log.info("compiled in %.0f s", time.monotonic() - began)
+    if compiled.is_used:
+        _log.info("compiled in %.0f s", time.monotonic() - began)
 
 
 def _flights(pipeline: Any, device: Device, spec: ImageSpec) -> list[LatentFlight]:

@@ -121,8 +121,10 @@ class Conditioner:
         channels = self._pipeline.unet.config.time_cond_proj_dim
         if not channels:
             return None
-        scale = encoded.tokens.new_tensor([spec.guidance_scale - 1])
-        row = self._pipeline.get_guidance_scale_embedding(scale.float(), embedding_dim=channels)
+        # As the pipelines do: on the CPU, in full numbers. Of a scale in halves the embedding, of
+        # a thousand times as much, would be that of another one.
+        scale = torch.tensor([spec.guidance_scale - 1])
+        row = self._pipeline.get_guidance_scale_embedding(scale, embedding_dim=channels)
         return row.to(encoded.tokens)  # type: ignore[no-any-return]
 
 

@@ -60,6 +60,29 @@ def test_the_unconditional_half_is_there_for_those_with_guidance(
     assert pipeline.rows == [6, 2]
 
 
+@pytest.mark.parametrize("layout", ["sd1", "sdxl"])
+def test_attention_is_torchs_own_fused_one(
+    spec: ImageSpec, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps no table of all pixels by all pixels, so memory and time do not grow with it."""
+    calls: list[int] = []
+    fused = torch.nn.functional.scaled_dot_product_attention
+
+    def counted(query: torch.Tensor, *arguments: Any, **named: Any) -> torch.Tensor:
+        calls.append(len(query))
+        return fused(query, *arguments, **named)
+
+    pipeline = Watched(layout)
+    flights = pipeline.flights(spec, spec)
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+    pipeline.step(flights)
+    assert calls == [4] * len(pipeline.pipeline.unet.attn_processors)
+    assert calls
+    calls.clear()
+    pipeline.decode(flights)
+    assert calls == [2]  # the decoder's only one
+
+
 def test_sizes_make_groups(spec: ImageSpec) -> None:
     pipeline = Watched("sd1")
     one, same, other = pipeline.flights(
