@@ -83,6 +83,10 @@ class Catalog:
         """All models, sorted by id."""
         return tuple(self._manifests[model_id] for model_id in sorted(self._manifests))
 
+    def fingerprints(self) -> dict[str, str]:
+        """By id, of all models."""
+        return {model_id: found.fingerprint for model_id, found in self._manifests.items()}
+
     def resolve(self, draft: SpecDraft) -> ImageSpec:
         """The draft with the model's defaults where it is silent, checked against its limits.
 

@@ -91,7 +91,7 @@ def wire(
     cancelling = Cancelling(table, queue.wants, dispatcher, scheduler, subscriptions)
     planner = Planner(queue.catalog, max_count=max_count)
     enlistment = Enlistment(
-        table, library, subscriptions, cancelling, max_queued_jobs=max_queued_jobs
+        table, library, subscriptions, cancelling, queue.catalog, max_queued_jobs=max_queued_jobs
     )
     generation = Generation(
         planner, library, enlistment, cancelling, announcer, roster, scheduler, subscriptions

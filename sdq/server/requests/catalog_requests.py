@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Collection, Mapping
 
 from sdq.errors import OutputError, UnknownModel, UsageError
 from sdq.protocol.catalog_messages import (
@@ -14,6 +15,7 @@ from sdq.protocol.catalog_messages import (
 )
 from sdq.server.catalog import Catalog
 from sdq.server.catalog_file import parse, read
+from sdq.server.database import finish
 from sdq.server.queue.roster import Roster
 from sdq.server.requests.cancelling import Cancelling
 from sdq.storage import replace_file
@@ -34,26 +36,43 @@ class CatalogRequests:
     async def answer(self, message: CatalogMessage) -> ModelShown | CatalogChanged:
         """The one reply to a message. Raises `UsageError`; the catalog is as before then.
 
-        Safe to cancel: the file is written whole or not at all.
+        Cancelled, it ends what it has begun first: the file and what is in force stay the same.
         """
         if isinstance(message, ShowModel):
             return self._show(message)
+        async with self._changing:
+            return await finish(self._change(message))
+
+    async def _change(self, message: PutModel | RemoveModel | SetDefaultModel) -> CatalogChanged:
+        model_id = message.manifest.model_id if isinstance(message, PutModel) else message.model_id
+        before = self._catalog.fingerprints()
+        # A catalog of thousands of files takes tomlkit a second, in which others are answered.
+        await self._write(await asyncio.to_thread(self._edited, message))
+        return CatalogChanged(message.request_id, model_id, await self._cancel(before))
+
+    def _edited(self, message: PutModel | RemoveModel | SetDefaultModel) -> str:
+        """The new text of the file. What it says by now counts, whoever wrote it."""
         from sdq.server import catalog_edit  # tomlkit: 20 ms that few servers need
 
-        async with self._changing:
+        text = self._text()
+        own = parse(text, str(self._catalog.file)).manifests.keys()  # raises for what is broken
+        try:
             match message:
                 case PutModel():
-                    self._check_new(message)
-                    model_id = message.manifest.model_id
-                    text = catalog_edit.with_model(self._text(), message.manifest)
+                    self._check_new(message, own)
+                    return catalog_edit.with_model(text, message.manifest)
                 case RemoveModel(model_id=model_id):
-                    self._check_own(model_id)
-                    text = catalog_edit.without_model(self._text(), model_id)
+                    self._check_own(model_id, own)
+                    return catalog_edit.without_model(text, model_id) if model_id in own else text
                 case SetDefaultModel(model_id=model_id):
-                    self._catalog.manifest(model_id)
-                    text = catalog_edit.with_default(self._text(), model_id)
-            await self._write(text)
-            return CatalogChanged(message.request_id, model_id, await self._cancel(model_id))
+                    if model_id not in own:
+                        self._catalog.manifest(model_id)
+                    return catalog_edit.with_default(text, model_id)
+        except ValueError as error:  # tables in one line, say: allowed, and cannot be added to
+            raise UsageError(
+                f"{self._catalog.file} cannot be changed as it is written: {error}",
+                hint="write each model in a table of its own, [models.ID], on the server",
+            ) from error
 
     def _show(self, message: ShowModel) -> ModelShown:
         manifest = self._catalog.manifest(message.model)
@@ -69,21 +88,19 @@ class CatalogRequests:
     def _text(self) -> str:
         if self._catalog.file is None:
             raise UsageError("this server keeps no catalog of its own")
-        text = read(self._catalog.file) or ""
-        parse(text, str(self._catalog.file))  # what somebody broke is not to be written over
-        return text
+        return read(self._catalog.file) or ""
 
-    def _check_new(self, message: PutModel) -> None:
+    def _check_new(self, message: PutModel, own: Collection[str]) -> None:
         model_id = message.manifest.model_id
-        known = {manifest.model_id for manifest in self._catalog.manifests()}
-        if model_id in known and not message.replaces:
+        is_known = model_id in own or model_id in self._catalog.fingerprints()
+        if is_known and not message.replaces:
             raise UsageError(
                 f"there is a model {model_id!r} already",
                 hint="choose another id, or replace it with --replace",
             )
 
-    def _check_own(self, model_id: str) -> None:
-        if model_id in self._catalog.own:
+    def _check_own(self, model_id: str, own: Collection[str]) -> None:
+        if model_id in own or model_id in self._catalog.own:
             return
         self._catalog.manifest(model_id)  # raises when there is none at all
         raise UnknownModel(
@@ -109,9 +126,16 @@ class CatalogRequests:
             await asyncio.to_thread(replace_file, file, (before or "").encode(), mode=0o644)
             raise
 
-    async def _cancel(self, model_id: str) -> int:
-        now = {found.model_id: found.fingerprint for found in self._catalog.manifests()}
-        cancelled = await self._cancelling.cancel_other_files(model_id, now.get(model_id, ""))
-        if cancelled:
-            log.info("%d jobs are cancelled: the catalog changed %s", cancelled, model_id)
+    async def _cancel(self, before: Mapping[str, str]) -> int:
+        """Jobs of all models with other files than before: some may have been edited by hand."""
+        now = self._catalog.fingerprints()
+        cancelled = 0
+        for model_id in sorted(before):
+            fingerprint = now.get(model_id, "")
+            if fingerprint == before[model_id]:
+                continue
+            count = await self._cancelling.cancel_other_files(model_id, fingerprint)
+            if count:
+                log.info("%d jobs are cancelled: the catalog changed %s", count, model_id)
+            cancelled += count
         return cancelled

@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from sdq.errors import Cancelled
 from sdq.protocol.job_messages import Submit
 from sdq.protocol.messages import CachePolicy, Generate
 from sdq.protocol.states import JobState
+from sdq.server.catalog import Catalog
 from sdq.server.database import finish
 from sdq.server.library.library import Library
 from sdq.server.queue.job import Added, NewJob
@@ -32,6 +34,7 @@ class Enlistment:
         library: Library,
         subscriptions: Subscriptions,
         cancelling: Cancelling,
+        catalog: Catalog,
         *,
         max_queued_jobs: int,
     ) -> None:
@@ -39,6 +42,7 @@ class Enlistment:
         self._library = library
         self._subscriptions = subscriptions
         self._cancelling = cancelling
+        self._catalog = catalog
         self._max_queued_jobs = max_queued_jobs
 
     async def hits(self, plan: Plan, cache: CachePolicy) -> set[str]:
@@ -48,7 +52,8 @@ class Enlistment:
         return await self._library.has([wish.key for wish in plan.wishes])
 
     async def add(self, plan: Plan, asker: Asker, wishes: Sequence[Wish]) -> list[Added]:
-        """Commits a job for each wish. Raises `ServerBusy`: none of them is there then.
+        """Commits a job for each wish. Raises `ServerBusy`: none of them is there then; `Cancelled`
+        when the catalog has changed the model since the plan was made: none of them is left.
 
         Cancelled during the commit, it waits for it: jobs that are not kept are stopped again,
         the others go on.
@@ -56,12 +61,27 @@ class Enlistment:
         orders = new_jobs(plan, asker, wishes)
         adding = asyncio.ensure_future(self._table.add(orders, max_queued=self._max_queued_jobs))
         try:
-            return await finish(adding)
+            added = await finish(adding)
         except asyncio.CancelledError:
             if not adding.cancelled() and adding.exception() is None:
                 jobs = [job for job, _ in adding.result()]
                 await finish(self._cancelling.stop_unkept(jobs))
             raise
+        await self._check_files(wishes[0].spec.model, plan.fingerprint)
+        return added
+
+    async def _check_files(self, model_id: str, fingerprint: str) -> None:
+        """Who changed the catalog looked for jobs to cancel, perhaps before ours were committed:
+        they would wait for ever. Without waiting when nothing changed, so that the caller can
+        subscribe to the jobs before anybody else acts."""
+        now = self._catalog.fingerprints().get(model_id, "")
+        if now == fingerprint:
+            return
+        await finish(self._cancelling.cancel_other_files(model_id, now))
+        raise Cancelled(
+            f"the server's catalog has changed the model {model_id!r} meanwhile",
+            hint="ask again: the same parameters may mean another picture now",
+        )
 
     async def settle_finished(self, added: Sequence[Added]) -> None:
         """A picture may have come between the look into the library and the job: the job of an

@@ -1,11 +1,14 @@
 """Changing the catalog of a running server."""
 
+import asyncio
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from sdq.errors import OutputError, UnknownModel, UsageError
+from sdq.errors import Cancelled, OutputError, UnknownModel, UsageError
 from sdq.protocol.catalog_messages import (
     CatalogChanged,
     ModelShown,
@@ -18,6 +21,7 @@ from sdq.protocol.messages import Accepted, Failure, Generate
 from sdq.protocol.model import ModelFile, ModelManifest
 from sdq.protocol.states import JobState
 from sdq.server.catalog import Catalog
+from sdq.server.queue.job import Added, NewJob
 from sdq.server.requests.catalog_requests import CatalogRequests
 from sdq.spec import SpecDraft
 from sdq.testing.rig import ListeningPeer, Rig, open_rig
@@ -164,3 +168,66 @@ async def test_a_disk_that_refuses_is_told(
         await requests.answer(PutModel(1, mine))
     with pytest.raises(UnknownModel):
         rig.catalog.manifest("mine")
+
+
+@pytest.mark.parametrize("is_waited_for", [True, False])
+async def test_a_request_whose_model_changes_while_it_is_committed_does_not_wait_for_ever(
+    rig: Rig, requests: CatalogRequests, mine: ModelManifest, is_waited_for: bool
+) -> None:
+    await requests.answer(PutModel(1, mine))
+    original = rig.table.add
+
+    async def add(jobs: list[NewJob], **limits: int) -> list[Added]:
+        await requests.answer(PutModel(2, other_files(mine), replaces=True))
+        return await original(jobs, **limits)
+
+    rig.table.add = add  # type: ignore[method-assign, assignment]
+    ask: Coroutine[Any, Any, object] = (
+        rig.generate(ListeningPeer(), Generate(7, draft("mine"), count=3))
+        if is_waited_for
+        else rig.submit(draft("mine"), count=3)
+    )
+    with pytest.raises(Cancelled, match="changed the model 'mine'"):
+        await ask
+    counts = await rig.table.counts()
+    assert (counts[JobState.QUEUED], counts[JobState.CANCELLED]) == (0, 3)
+
+
+async def test_what_was_edited_by_hand_meanwhile_counts(
+    rig: Rig, requests: CatalogRequests, mine: ModelManifest, tmp_path: Path
+) -> None:
+    file = tmp_path / "catalog.toml"
+    await requests.answer(PutModel(1, mine))
+    peer = ListeningPeer()
+    await rig.generate(peer, Generate(7, draft("mine"), count=2))
+    digest = mine.files[0].sha256
+    file.write_text(file.read_text().replace(digest, "2" * 64))
+    yours = msgspec.structs.replace(mine, model_id="yours")
+    assert await requests.answer(PutModel(2, yours)) == CatalogChanged(2, "yours", 2)
+    assert [failure.request_id for failure in peer.all(Failure)] == [7, 7]
+    file.write_text("")
+    assert await requests.answer(RemoveModel(3, "mine")) == CatalogChanged(3, "mine", 0)
+    with pytest.raises(UnknownModel):
+        rig.catalog.manifest("yours")
+
+
+async def test_a_file_that_cannot_be_added_to_is_told(
+    requests: CatalogRequests, mine: ModelManifest, tmp_path: Path
+) -> None:
+    (tmp_path / "catalog.toml").write_text("models = {}")
+    with pytest.raises(UsageError, match="as it is written") as refused:
+        await requests.answer(PutModel(1, mine))
+    assert "[models.ID]" in refused.value.hint
+    assert (tmp_path / "catalog.toml").read_text() == "models = {}"
+
+
+async def test_a_change_whose_client_leaves_is_in_force_all_the_same(
+    rig: Rig, requests: CatalogRequests, mine: ModelManifest, tmp_path: Path
+) -> None:
+    change = asyncio.create_task(requests.answer(PutModel(1, mine)))
+    await asyncio.sleep(0)  # it has begun
+    change.cancel()
+    await asyncio.wait({change})
+    is_written = (tmp_path / "catalog.toml").exists()
+    assert is_written == ("mine" in rig.catalog.fingerprints())
+    assert is_written
