@@ -28,6 +28,10 @@ _GAP = 1
 _FREE_LINES = 2
 """Of the terminal's height: the command that was typed stays in sight."""
 
+_FREE_COLUMNS = 2
+"""Right of the last line: the ^C that a terminal echoes must not wrap into a line of its own, which
+nobody would erase."""
+
 
 class _Painted(NamedTuple):
     image: "Image"
@@ -43,7 +47,7 @@ class Bars(Progress):
         self._pictures = pictures
         self._painted: dict[int, _Painted] = {}
         self._screen = Console(stderr=True)  # Rich asks for the first lines before it has its own
-        # Not expanded: the ^C that a terminal echoes must not wrap into a line of its own.
+        # Not expanded: see `_FREE_COLUMNS`.
         super().__init__(
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
             BarColumn(bar_width=20),
@@ -64,7 +68,7 @@ class Bars(Progress):
 
     def _row(self, pictures: "list[tuple[int, Image]]") -> RenderableType | None:
         """The pictures side by side; ``None`` without any, or without room for them."""
-        width, height = self._screen.size
+        width, height = self._screen.width - _FREE_COLUMNS, self._screen.height
         lines = min(MAX_PICTURE_LINES, height - len(self.tasks) - _FREE_LINES)
         count = min(len(pictures), MAX_PICTURES, (width + _GAP) // (MIN_PICTURE_COLUMNS + _GAP))
         if self._painter is None or count < 1 or lines < MIN_PICTURE_LINES:

@@ -29,10 +29,10 @@ def shown(bars: Bars) -> list[tuple[int, int]]:
     [
         (80, 24, 0, []),
         (80, 24, 1, [(32, 16)]),
-        (80, 24, 3, [(26, 13)] * 3),
-        (80, 24, 6, [(26, 13)] * MAX_PICTURES),
-        (40, 24, 2, [(19, 10)] * 2),
-        (20, 24, 2, [(20, 10)]),
+        (80, 24, 3, [(25, 12)] * 3),
+        (80, 24, 6, [(25, 12)] * MAX_PICTURES),
+        (40, 24, 2, [(18, 9)] * 2),
+        (20, 24, 2, [(18, 9)]),
         (10, 24, 2, []),
         (80, 10, 1, [(14, 7)]),
         (80, 6, 1, []),
@@ -50,6 +50,8 @@ def test_what_there_is_room_for(
     bars = Bars(HalfBlocks(), pictures(count))
     bars.add_task("a cat", state="")
     assert shown(bars) == expected
+    used = sum(width for width, _ in expected) + max(0, len(expected) - 1)
+    assert used <= columns - len("^C")  # else its echo begins a line that stays
 
 
 def test_without_a_painter_there_are_lines_only() -> None:
