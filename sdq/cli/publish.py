@@ -80,7 +80,9 @@ def add_model(
             rich_help_panel=_ABOUT,
         ),
     ] = None,
-    replace: Annotated[bool, typer.Option(help="It may be there already.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="The model may be there already.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the entry as JSON; change nothing.")
     ] = False,

@@ -9,12 +9,13 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from sdq.errors import DownloadError, UsageError
+from sdq.errors import DownloadError, ModelError, UsageError
 from sdq.protocol.model import (
     ModelDefaults,
     ModelFile,
     ModelId,
     ModelManifest,
+    RelativePath,
     Sha256,
     fingerprint_of,
 )
@@ -79,19 +80,35 @@ def look_at(
     """The files behind the links, measured where nobody has said what they are.
 
     One file (its links are mirrors of one another), ``path=link`` for each file of a folder, or a
-    whole repository, ``hf://org/name@revision``. Files are streamed once to hash them. Raises
-    `UsageError`, and `DownloadError` or `ModelError` for what the links give.
+    whole repository, ``hf://org/name@revision``. Files are streamed once to hash them. ``sha256``
+    and ``name`` are about one file. Raises `UsageError`, and `DownloadError` or `ModelError` for
+    what the links give.
     """
-    if len(links) == 1 and _is_repository(links[0]):
-        return _repository(links[0], report)
     named = [link.partition("=") for link in links]
-    if all(separator and ":" not in path for path, separator, _ in named):
+    with_paths = [bool(separator) and ":" not in path for path, separator, _ in named]
+    is_repository = len(links) == 1 and _is_repository(links[0])
+    if any(with_paths) and not all(with_paths):
+        raise UsageError(
+            "some links say which file of a folder they are, others do not",
+            hint="write PATH=LINK for each file of a folder, or the mirrors of one file",
+        )
+    if (sha256 or name) and (is_repository or all(with_paths)):
+        raise UsageError(
+            "--sha256 and --name are about a single file, this is a folder",
+            hint="leave them away: each file is read, and has its own",
+        )
+    if is_repository:
+        return _repository(links[0], report)
+    if all(with_paths):
         return _folder([(path, link) for path, _, link in named], report)
     return _one_file(links, sha256, name, report)
 
 
 def manifest_of(model_id: str, found: Files, like: ModelManifest, wishes: Wishes) -> ModelManifest:
-    """The entry. What the person leaves open is as in the model that it is like."""
+    """The entry. What the person leaves open is as in the model that it is like.
+
+    Raises `UsageError` for what no model can have.
+    """
     was = like.defaults
     defaults = ModelDefaults(
         width=was.width if wishes.width is None else wishes.width,
@@ -101,7 +118,7 @@ def manifest_of(model_id: str, found: Files, like: ModelManifest, wishes: Wishes
         scheduler=wishes.scheduler or was.scheduler,
     )
     distilled = like.is_distilled if wishes.is_distilled is None else wishes.is_distilled
-    return ModelManifest(
+    manifest = ModelManifest(
         model_id=model_id,
         title=wishes.title or model_id,
         kind=found.kind,
@@ -114,6 +131,14 @@ def manifest_of(model_id: str, found: Files, like: ModelManifest, wishes: Wishes
         memory_bytes=like.memory_bytes if wishes.memory_bytes is None else wishes.memory_bytes,
         is_distilled=distilled,
     )
+    try:
+        return msgspec.convert(msgspec.to_builtins(manifest), ModelManifest)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$.")
+        raise UsageError(
+            f"{where.rstrip('`') or 'the entry'}: {what[:1].lower()}{what[1:]}",
+            hint="`sdq model add --help` shows what can be said of a model",
+        ) from error
 
 
 def _one_file(links: Sequence[str], sha256: str, name: str, report: Report) -> Files:
@@ -124,6 +149,7 @@ def _one_file(links: Sequence[str], sha256: str, name: str, report: Report) -> F
         raise UsageError(
             f"{links[0]} does not say what kind of file it is", hint="name it: --name x.safetensors"
         )
+    _check_path(path)
     kind: Kind = "archive" if path.lower().endswith(ARCHIVES) else "single_file"
     if kind == "single_file":
         check_kind(path)
@@ -139,6 +165,7 @@ def _folder(named: Sequence[tuple[str, str]], report: Report) -> Files:
 
     mirrors: dict[str, list[str]] = {}
     for path, link in named:
+        _check_path(path)
         check_kind(path)
         mirrors.setdefault(path, []).append(link)
     files, like = [], ""
@@ -166,6 +193,18 @@ def _repository(link: str, report: Report) -> Files:
             size_bytes, sha256, _ = _measured(links, file.path, report)
         files.append(ModelFile(file.path, size_bytes, sha256, links))
     return Files("folder", tuple(files), _LIKE.get(_class_of(index.head), ""))
+
+
+def _check_path(path: str) -> None:
+    """Before gigabytes are read: the server would refuse it after them."""
+    try:
+        msgspec.convert(path, RelativePath)
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"{path!r} cannot be the name of a model's file",
+            hint="it is made of letters, digits, dots, dashes and underscores; for one file, say "
+            "--name model.safetensors",
+        ) from error
 
 
 def _is_repository(link: str) -> bool:
@@ -196,7 +235,11 @@ def _layout(path: str, measured: "Measured") -> str:
         return ""
     from sdq.worker.layouts.families import layout_in
 
-    return layout_in(path, measured.head)
+    try:
+        return layout_in(path, measured.head)
+    except ModelError as error:
+        hint = "look at what the link gives: a page to log in at, say, or only a part of a model"
+        raise ModelError(error.message, hint=hint) from error
 
 
 def _class_of(index: bytes) -> str:

@@ -163,3 +163,35 @@ def test_what_is_left_open_is_as_in_the_model_that_it_is_like(tmp_path: Path) ->
     assert made.defaults.width == like.defaults.width
     assert made.limits == like.limits
     assert made.fingerprint != like.fingerprint
+
+
+@pytest.mark.parametrize(
+    "wishes", [Wishes(steps=9999), Wishes(width=0), Wishes(guidance=float("nan"))]
+)
+def test_what_no_model_can_have_is_told_in_words(wishes: Wishes) -> None:
+    file = ModelFile("m.safetensors", 1, "0" * 64, ("https://example.org/m.safetensors",))
+    like = Catalog.load().manifest("sd15")
+    with pytest.raises(UsageError, match=r"^defaults\.\w+: expected") as refused:
+        manifest_of("mine", Files("single_file", (file,)), like, wishes)
+    assert "--help" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("links", "name", "hint"),
+    [
+        (["{}/my%20model.safetensors"], "", "--name"),
+        (["{}/m.safetensors"], "../m.safetensors", "--name"),
+        (["../m.safetensors={}/m.safetensors"], "", "letters"),
+        (["m.safetensors={}/m.safetensors", "{}/m.safetensors"], "", "PATH=LINK"),
+        (["m.safetensors={}/m.safetensors"], "m.safetensors", "leave them away"),
+        (["hf://org/name"], "m.safetensors", "leave them away"),
+    ],
+)
+def test_what_contradicts_itself_is_refused_before_anything_is_read(
+    web: FileServer, links: list[str], name: str, hint: str
+) -> None:
+    web.files["/my%20model.safetensors"] = web.files["/my model.safetensors"] = SD1
+    with pytest.raises(UsageError) as refused:
+        look_at([link.format(web.url) for link in links], name=name)
+    assert hint in refused.value.hint
+    assert not web.requests
