@@ -59,9 +59,11 @@ class Parts:
         if self._parts:
             from accelerate import cpu_offload_with_hook
 
+            # As the hooks compare it with where the weights are: with its number.
+            place = next(iter(self._parts.values()))._hf_hook.execution_device
             pipeline.remove_all_hooks()
             for part in self._parts.values():
-                cpu_offload_with_hook(part, device.name)
+                cpu_offload_with_hook(part, place)
 
     def need(self, *names: str) -> None:
         """Brings these to the device; others leave when there is no room for them.
