@@ -193,7 +193,7 @@ class Engine:
     def _run(self) -> None:
         try:
             self._work()
-        except Exception as error:  # noqa: BLE001 - a defect of ours, and somebody waits
+        except BaseException as error:  # noqa: BLE001 - a defect of ours, and somebody waits
             _log.debug("the engine ended", exc_info=True)
             self._break(f"the engine ended with {type(error).__name__}: {error}")
         reason = _out_of_order(self.broken) if self.broken else Cancelled("the worker is stopping")
@@ -245,8 +245,8 @@ class Engine:
             order = resident.line.next(waiting, turns.has_room, time.monotonic())
             if order is None:
                 return
-            self._inbox.take(order)
-            self._settle(resident, turns.begin(order))
+            if self._inbox.take(order):
+                self._settle(resident, turns.begin(order))
 
     def _turn(self) -> bool:
         """Of whoever is next. False when there is nothing to do."""

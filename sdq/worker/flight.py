@@ -24,6 +24,14 @@ class NoPicture(GenerationFailed):
     """What came out is no picture: the spec may be to blame, or the model, or the device."""
 
 
+def as_exception(error: BaseException) -> Exception:
+    """Of a library's panic, too: those written in Rust, as tokenizers are, raise what is no
+    `Exception`, and a thread that does not expect that would end without a word."""
+    if isinstance(error, Exception):
+        return error
+    return RuntimeError(f"{type(error).__name__}: {error}")
+
+
 class Capacity(msgspec.Struct, frozen=True):
     """How much may be worked on at once; one picture always may, however large it is."""
 

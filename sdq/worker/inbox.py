@@ -51,18 +51,22 @@ class Inbox:
         if model_id not in self._lines:
             return ()
         with self._changed:
-            line = [order for order in self._lines[model_id] if not order.future.cancelled()]
-            self._count += len(line) - len(self._lines[model_id])
+            all_of_them = self._lines.get(model_id, [])
+            line = [order for order in all_of_them if not order.future.cancelled()]
+            self._count += len(line) - len(all_of_them)
             self._keep(model_id, line)
             return tuple(line)
 
-    def take(self, order: Order) -> None:
-        """This one waits no longer. Only for the engine's thread; it must be there."""
+    def take(self, order: Order) -> bool:
+        """This one waits no longer. False when it is gone: `take_all` came first, in another
+        thread, and what it took is that thread's to end."""
         with self._changed:
-            line = list(self._lines[order.spec.model])
-            line.remove(order)
+            line = self._lines.get(order.spec.model, [])
+            if order not in line:
+                return False
             self._count -= 1
-            self._keep(order.spec.model, line)
+            self._keep(order.spec.model, [other for other in line if other is not order])
+            return True
 
     def take_all(self) -> list[Order]:
         """Empties it."""
@@ -76,7 +80,7 @@ class Inbox:
         if line:
             self._lines[model_id] = line
         else:
-            del self._lines[model_id]
+            self._lines.pop(model_id, None)
 
 
 class Line:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sdq.worker.flight import Pipeline
+from sdq.worker.flight import Pipeline, as_exception
 from sdq.worker.holding import Holding
 from sdq.worker.whole import as_pipeline
 
@@ -90,6 +90,6 @@ def _load(holding: Holding) -> Loaded:
     begin = time.monotonic()
     try:
         pipeline = as_pipeline(holding.load())
-    except Exception as error:  # noqa: BLE001 - a library's defect must not leave us waiting
-        return Loaded(holding, error=error)
+    except BaseException as error:  # noqa: BLE001 - a library's defect must not leave us waiting
+        return Loaded(holding, error=as_exception(error))
     return Loaded(holding, pipeline, seconds=time.monotonic() - begin)

@@ -166,6 +166,5 @@ def not_loaded(model_id: str, reason: str) -> GivenBack:
 
 def _give_back(inbox: Inbox, model_id: str, reason: str) -> None:
     for order in inbox.waiting(model_id):
-        inbox.take(order)
-        if order.future.set_running_or_notify_cancel():
+        if inbox.take(order) and order.future.set_running_or_notify_cancel():
             order.future.set_exception(not_loaded(model_id, reason))

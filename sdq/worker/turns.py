@@ -13,7 +13,7 @@ from typing import TypeVar
 from PIL.Image import Image
 
 from sdq.errors import Cancelled
-from sdq.worker.flight import Flight, Pipeline
+from sdq.worker.flight import Flight, Pipeline, as_exception
 from sdq.worker.picture import Order, Picture
 from sdq.worker.rounds import Rounds, in_halves
 
@@ -168,8 +168,8 @@ class Turns:
         try:
             picture.tell(0, order.spec.num_inference_steps)
             picture.flight = self._pipeline.begin(order.spec, picture.tell)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the one who waits must hear it
-            return self._ended(picture, error, others=self._under_way)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, who waits must hear it
+            return self._ended(picture, as_exception(error), others=self._under_way)
         self._active.add(picture)
         return []
 

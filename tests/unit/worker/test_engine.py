@@ -6,6 +6,7 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
 from sdq.errors import Cancelled, ModelError, OutOfMemory, ServerBusy
@@ -13,7 +14,7 @@ from sdq.spec import ImageSpec
 from sdq.testing.pipeline import FakePipeline, held, picture_of
 from sdq.testing.stepping import SteppingFake
 from sdq.worker.engine import Engine, GivenBack, NoPicture, Pipeline
-from sdq.worker.flight import Flight
+from sdq.worker.flight import Flight, OnStep
 from sdq.worker.holding import Holding
 
 WAIT_SECONDS = 10.0
@@ -210,6 +211,24 @@ def test_the_speed_is_a_mean_that_forgets(spec: ImageSpec) -> None:
         engine.seconds_per_step = 1.0
         submit(engine, spec).result(WAIT_SECONDS)
         assert engine.seconds_per_step == pytest.approx(0.7, abs=0.05)
+
+
+def test_a_tokenizer_s_panic_ends_one_picture_and_not_the_thread(spec: ImageSpec) -> None:
+    class PanicException(BaseException):
+        """As those that libraries in Rust raise: no `Exception`."""
+
+    class Panicking(SteppingFake):
+        def begin(self, spec: ImageSpec, on_step: OnStep) -> Flight:
+            if spec.prompt == "panic":
+                raise PanicException("bad split")
+            return super().begin(spec, on_step)
+
+    with running(Panicking(), spec) as engine:
+        bad = submit(engine, msgspec.structs.replace(spec, prompt="panic"))
+        with pytest.raises(RuntimeError, match="PanicException: bad split"):
+            bad.result(WAIT_SECONDS)
+        assert submit(engine, spec).result(WAIT_SECONDS)
+        assert engine.broken == ""
 
 
 def test_a_defect_of_the_engine_leaves_nobody_waiting(spec: ImageSpec) -> None:

@@ -45,6 +45,20 @@ def test_what_was_taken_back_makes_room(spec: ImageSpec) -> None:
     assert box.waiting("shapes") == ()
 
 
+def test_what_another_thread_took_is_not_taken_twice(spec: ImageSpec) -> None:
+    """The engine closes between the engine's look at who waits and its taking that one."""
+    box = Inbox(2)
+    one, other = order(spec), order(spec)
+    assert box.put(one)
+    assert box.put(other)
+    assert box.take(one)
+    assert not box.take(one)
+    assert box.take_all() == [other]
+    assert not box.take(other)
+    assert box.put(one)
+    assert box.waiting("shapes") == (one,)
+
+
 def test_waiting_ends_with_news_even_if_they_came_before(spec: ImageSpec) -> None:
     box = Inbox(1)
     box.put(order(spec))

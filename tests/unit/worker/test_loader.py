@@ -63,6 +63,20 @@ def test_a_load_that_fails_is_told(bench: Bench) -> None:
     assert bench.after(held(SteppingFake())).error is None
 
 
+def test_a_panic_is_told_too(bench: Bench) -> None:
+    """What a library in Rust raises is no `Exception`; nobody waits for ever for all that."""
+
+    class PanicException(BaseException):
+        pass
+
+    def load() -> Pipeline:
+        raise PanicException("unwrap on None")
+
+    loaded = bench.after(Holding("shapes", load))
+    assert isinstance(loaded.error, RuntimeError)
+    assert str(loaded.error) == "PanicException: unwrap on None"
+
+
 @pytest.fixture
 def no_gc() -> Iterator[None]:
     """Whoever wants what is in a circle to be gone must see to it."""
