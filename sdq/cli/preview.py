@@ -6,6 +6,7 @@ best first; another protocol of terminals is another class there.
 
 import io
 import os
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, TextIO
 
@@ -85,7 +86,9 @@ def decoded(jpeg: bytes) -> "Image | None":
     from PIL import Image  # 20 ms, for those who watch only
 
     try:
-        with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
-            return image.convert("RGB") if max(image.size) <= MAX_SIDE_PIXELS else None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's words of huge ones would reach the terminal
+            with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
+                return image.convert("RGB") if max(image.size) <= MAX_SIDE_PIXELS else None
     except Exception:  # noqa: BLE001 - whatever Pillow makes of them
         return None

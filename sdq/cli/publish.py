@@ -154,5 +154,5 @@ def _progress() -> Iterator["Report"]:
         return
     from rich.console import Console
 
-    with Console(stderr=True).status("") as status:
+    with Console(stderr=True).status("reading what the links give") as status:
         yield lambda file, done: status.update(f"reading {plain(file)}: {as_bytes(done)}")

@@ -2,6 +2,7 @@
 
 import io
 import os
+import warnings
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -112,3 +113,11 @@ def test_a_preview_is_decoded_in_rgb() -> None:
 )
 def test_what_is_no_preview_is_not_shown(data: bytes) -> None:
     assert decoded(data) is None
+
+
+def test_a_huge_one_is_refused_without_a_word() -> None:
+    huge = jpeg().replace(b"\x00\x10\x00\x10\x03", b"\x27\x10\x27\x10\x03")  # 10 000 × 10 000
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert decoded(huge) is None
+    assert not told  # a terminal would show it in the middle of the picture
