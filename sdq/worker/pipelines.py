@@ -51,30 +51,19 @@ def load(
     warning. Raises `ModelError` when the files do not make a pipeline or do not fit into memory.
     """
     silence()
-    import torch
-
-    options = {
-        "dtype": getattr(torch, device.dtype),
-        "local_files_only": True,
-        "use_safetensors": True,
-    }
     try:
-        if manifest.kind == "folder" or (folder / INDEX).exists():
-            pipeline = _from_folder(folder, options)
-        else:
-            pipeline = _from_single_file(folder, manifest, options)
-        pipeline.set_progress_bar_config(disable=True)
-        channels_last(pipeline, device)  # before layers are taken off, their form stays
-        resting = offloading.decide(offload, folder, manifest, device)
-        if not compile or not can_be_compiled(pipeline, resting):
-            return offloading.place(pipeline, device, resting)
-        from sdq.worker import compiling
+        with memory_errors(device.name):
+            pipeline = _read(folder, manifest, device)
+            resting = offloading.decide(offload, folder, manifest, device)
+            if not compile or not can_be_compiled(pipeline, resting):
+                return offloading.place(pipeline, device, resting)
+            from sdq.worker import compiling
 
-        compiled = compiling.prepare(pipeline)
-        offloading.place(pipeline, device, resting)
-        compiling.learn(compiled, pipeline, device, manifest)
-        return pipeline
-    except torch.OutOfMemoryError as error:
+            compiled = compiling.prepare(pipeline)
+            offloading.place(pipeline, device, resting)
+            compiling.learn(compiled, pipeline, device, manifest)
+            return pipeline
+    except MemoryError as error:
         raise ModelError(
             f"{manifest.model_id} does not fit into the memory of {device.describe()}",
             hint="stop what else uses the device, or choose another one with --device",
@@ -108,12 +97,48 @@ def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
     import diffusers
 
     class_name, differences = SCHEDULERS[name]
-    return getattr(diffusers, class_name).from_config(config, **differences)
+    made = getattr(diffusers, class_name)
+    return (_steady(made) if name == "lcm" else made).from_config(config, **differences)
+
+
+def _steady(lcm: Any) -> Any:
+    """The LCM scheduler, whatever torch's default dtype is at the moment.
+
+    It multiplies the timestep, a whole number, by ten: the result is of the default dtype, which
+    another model that is being loaded changes for all threads. In float16 its square overflows,
+    and the picture is nothing but zeros.
+    """
+
+    def scalings(self: Any, timestep: Any) -> Any:
+        return lcm.get_scalings_for_boundary_condition_discrete(self, timestep.float())
+
+    return type(lcm.__name__, (lcm,), {"get_scalings_for_boundary_condition_discrete": scalings})
 
 
 def set_scheduler(pipeline: Any, name: str, config: Mapping[str, Any] | None = None) -> None:
     """Puts a new scheduler into the pipeline; without ``config`` from the one that it has."""
     pipeline.scheduler = make_scheduler(name, config or pipeline.scheduler.config)
+
+
+def _read(folder: Path, manifest: ModelManifest, device: Device) -> Any:
+    """The pipeline in the computer's memory."""
+    import torch
+
+    options = {
+        "dtype": getattr(torch, device.dtype),
+        "local_files_only": True,
+        "use_safetensors": True,
+    }
+    before = torch.get_default_dtype()
+    try:
+        if manifest.kind == "folder" or (folder / INDEX).exists():
+            pipeline = _from_folder(folder, options)
+        else:
+            pipeline = _from_single_file(folder, manifest, options)
+    finally:
+        torch.set_default_dtype(before)  # diffusers leaves its own when it fails in the midst
+    pipeline.set_progress_bar_config(disable=True)
+    return channels_last(pipeline, device)  # before layers are taken off, their form stays
 
 
 def _from_folder(folder: Path, options: dict[str, Any]) -> Any:

@@ -47,7 +47,8 @@ class Stack:
         times = [flight.time for flight in (*rows.guided, *flights)]
         predicted = self._unet(
             latents,
-            torch.tensor(times, device=self._device_name),
+            # Not torch's default dtype: another model that loads meanwhile changes that.
+            torch.tensor(times, device=self._device_name, dtype=torch.float32),
             encoder_hidden_states=rows.tokens,
             timestep_cond=rows.guidance,
             added_cond_kwargs=rows.added,

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import torch
 
 from sdq.errors import ModelError
 from sdq.metadata import SAMPLER_NAMES
 from sdq.protocol.model import ModelManifest
 from sdq.worker import pipelines
 from sdq.worker.devices import Device
+from sdq.worker.refusals import is_full
 
 # diffusers' schedulers hand torch's arrays to a numpy that has news for them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -50,6 +52,31 @@ def test_an_empty_folder_is_no_model(tmp_path: Path, manifest: ModelManifest) ->
     with pytest.raises(ModelError, match="cannot be loaded") as caught:
         pipelines.load(tmp_path, manifest, CPU)
     assert "sdq worker install" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["cuda", "mps", "cpu"],
+)
+def test_a_load_that_fails_in_the_midst(
+    tmp_path: Path, manifest: ModelManifest, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """It is known for what it is, and leaves torch's settings to those that draw meanwhile."""
+
+    def read(folder: Path, options: object) -> None:
+        torch.set_default_dtype(torch.float16)  # as diffusers does, which forgets it then
+        raise error
+
+    monkeypatch.setattr(pipelines, "_from_folder", read)
+    with pytest.raises(ModelError, match="does not fit into the memory of cpu") as caught:
+        pipelines.load(tmp_path, manifest, CPU)
+    assert is_full(caught.value)
+    assert torch.get_default_dtype() == torch.float32
 
 
 def test_a_single_file_that_is_no_checkpoint(tmp_path: Path, manifest: ModelManifest) -> None:

@@ -107,6 +107,24 @@ def test_steps_are_counted_as_people_do(spec: ImageSpec, scheduler: str) -> None
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_what_loads_beside_it_changes_no_picture(spec: ImageSpec, scheduler: str) -> None:
+    """The libraries set torch's default dtype while they load, for all threads."""
+    pipeline = Watched("sd1")
+    spec = changed(spec, scheduler=scheduler)
+    (alone,) = pipeline.flights(spec)
+    while not alone.is_finished:
+        pipeline.step([alone])
+    torch.set_default_dtype(torch.float16)
+    try:
+        (beside,) = pipeline.flights(spec)
+        while not beside.is_finished:
+            pipeline.step([beside])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(alone.latents, beside.latents)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_a_turn_that_fails_anywhere_can_be_taken_again(spec: ImageSpec, scheduler: str) -> None:
     """In the UNet, or in the midst of one picture's scheduler, after it has drawn its noise."""
     specs = [changed(spec, scheduler=scheduler, seed=seed) for seed in (1, 2)]
