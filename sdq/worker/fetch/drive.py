@@ -1,5 +1,6 @@
 """The page that asks "download anyway?" before a file that is too large for a virus scan."""
 
+import contextlib
 from html.parser import HTMLParser
 from urllib.parse import urlencode, urljoin, urlsplit
 
@@ -44,11 +45,15 @@ def confirmed(page: bytes, url: str) -> str:
     today, and the page says so in words.
     """
     forms = _Forms()
-    forms.feed(page[:MAX_PAGE_BYTES].decode("utf-8", "replace"))
+    with contextlib.suppress(AssertionError):  # Python's parser at some kinds of broken HTML
+        forms.feed(page[:MAX_PAGE_BYTES].decode("utf-8", "replace"))
     if not forms.action:
         title = " ".join(forms.title.split())[:100] or "no title"
         raise Unreachable(f"it answers with a page ({title}) instead of a file")
-    action = urljoin(url, forms.action)
+    try:
+        action = urljoin(url, forms.action)
+    except ValueError as error:
+        raise Unreachable(f"its page leads nowhere: {error}") from error
     if urlsplit(action).scheme not in ("https", urlsplit(url).scheme):
         raise Unreachable(f"its page leads to {urlsplit(action).scheme}:, which is not followed")
     return f"{action.partition('?')[0]}?{urlencode(forms.fields)}"

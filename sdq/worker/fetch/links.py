@@ -35,6 +35,10 @@ class Address(NamedTuple):
 def resolve(link: str, environ: Mapping[str, str]) -> Path | Address:
     """Where the file is. Raises `Unreachable` for a link that leads nowhere."""
     scheme, _, rest = link.partition(":")
+    try:
+        urlsplit(link)
+    except ValueError as error:
+        raise Unreachable(f"it is no address: {error}") from error
     if scheme == "builtin":
         return _builtin(rest)
     if scheme == "file":

@@ -88,13 +88,17 @@ def _fetch_and_verify(
     found = part.sha256()
     if found != file.sha256:
         part.restart()
-        raise WrongContent(f"wrong hash: expected sha256 {file.sha256}, found {found}")
+        raise WrongContent(
+            f"wrong hash: expected sha256 {file.sha256}, found {found or 'another writer'}"
+        )
 
 
 def _copy(source: Path, part: Part, wanted: Wanted) -> None:
     """From this computer: quick enough to begin anew each time."""
     if part.size_bytes:
         part.restart()
+    if source.exists() and not source.is_file():  # a device or a pipe may never end
+        raise Unreachable(f"{source} is no file")
     try:
         reader = source.open("rb")
     except OSError as error:

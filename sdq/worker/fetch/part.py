@@ -61,8 +61,11 @@ class Part:
         self._hash = _Hash(self.path, 0)
 
     def sha256(self) -> str:
-        """Of all that was written, once it is on the disk; 64 hexadecimal digits."""
+        """Of all that was written, once it is on the disk; 64 hexadecimal digits. Empty when
+        somebody else has written to the file too: it is not what was hashed."""
         os.fsync(self._file.fileno())
+        if os.fstat(self._file.fileno()).st_size != self.size_bytes:
+            return ""
         return self._hash.hexdigest()
 
     def move(self, target: Path) -> None:

@@ -29,14 +29,16 @@ MAX_FILE_BYTES = 256 * 1024**3
 """For files whose publisher names no size."""
 
 RETRY_WAITS_SECONDS = (0.5, 1.0, 2.0, 4.0)
-"""Pauses between the tries of one link; a try that brought `PROGRESS_BYTES` starts them anew."""
+"""Pauses between the tries of one link; a try that came `PROGRESS_BYTES` further than any before
+it starts them anew."""
 
 MAX_RETRY_AFTER_SECONDS = 60.0
 PROGRESS_BYTES = 64 * 1024
 MAX_PAGES = 2
 _PASSING_STATUS = frozenset({408, 416, 425, 429, 500, 502, 503, 504})
 _TOKEN_HINTS = {401: " (is HF_TOKEN set?)", 403: " (its licence may have to be accepted)"}
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
+_LENGTH = re.compile(r"[0-9]{1,18}")
 
 _log = logging.getLogger(__name__)
 
@@ -62,14 +64,13 @@ class Wanted(NamedTuple):
 
 def download(address: Address, part: Sink, wanted: Wanted) -> None:
     """Fills ``part``. Raises `Unreachable`, `Halted`, or `OSError` when it cannot be written."""
-    waits = list(RETRY_WAITS_SECONDS)
+    waits, furthest_bytes = list(RETRY_WAITS_SECONDS), part.size_bytes
     while True:
-        before = part.size_bytes
         try:
             return _Try(address, part, wanted).run()
         except Interrupted as error:
-            if part.size_bytes - before >= PROGRESS_BYTES:
-                waits = list(RETRY_WAITS_SECONDS)
+            if part.size_bytes - furthest_bytes >= PROGRESS_BYTES:
+                waits, furthest_bytes = list(RETRY_WAITS_SECONDS), part.size_bytes
             if not waits:
                 raise Unreachable(str(error)) from error
             wait_seconds = max(waits.pop(0), min(error.after_seconds, MAX_RETRY_AFTER_SECONDS))
@@ -128,15 +129,14 @@ class _Try:
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise Unreachable("it sends the file in a packed form that was not asked for")
         part, size_bytes = self._part, self._wanted.size_bytes
-        if response.status == 206:
-            total = self._check_range(response)
-        else:
-            if part.size_bytes:
-                part.restart()
-            total = _length(response)
-            part.remember(self._url, _validator(response))
+        is_rest = response.status == 206
+        total = self._check_range(response) if is_rest else _length(response)
         if total is not None and size_bytes is not None and total != size_bytes:
             raise Unreachable(f"its file has {total} bytes, {size_bytes} were expected")
+        if not is_rest:  # and not before: what another mirror sent stays for the next one
+            if part.size_bytes:
+                part.restart()
+            part.remember(self._url, _validator(response))
         self._stream(response, size_bytes or MAX_FILE_BYTES)
         if total is not None and part.size_bytes < total:
             raise Interrupted(f"the line was cut after {part.size_bytes} of {total} bytes")
@@ -195,7 +195,7 @@ def _is_page(response: http.client.HTTPResponse) -> bool:
 
 def _length(response: http.client.HTTPResponse) -> int | None:
     announced = response.headers.get("Content-Length", "")
-    return int(announced) if announced.isdigit() else None
+    return int(announced) if _LENGTH.fullmatch(announced) else None
 
 
 def _validator(response: http.client.HTTPResponse) -> str:

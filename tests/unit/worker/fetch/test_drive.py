@@ -39,3 +39,14 @@ def test_a_button_to_another_scheme_is_not_followed(action: str) -> None:
 def test_no_text_at_all() -> None:
     with pytest.raises(Unreachable, match="no title"):
         confirmed(b"\xff\xfe\x00<", URL)
+
+
+@pytest.mark.parametrize("page", [b"<![foo bar]>", b"<![ ]>", b"<title>x</title><![1"])
+def test_broken_html_is_a_page_too(page: bytes) -> None:
+    with pytest.raises(Unreachable, match="instead of a file"):
+        confirmed(page, URL)
+
+
+def test_a_button_that_leads_nowhere() -> None:
+    with pytest.raises(Unreachable, match="leads nowhere"):
+        confirmed(b'<form action="http://[/download">', URL)

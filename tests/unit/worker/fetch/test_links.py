@@ -77,7 +77,13 @@ def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    ("link", "reason"), [("ftp://host/f", "'ftp'"), ("builtin:nothing/x", "known are: shapes")]
+    ("link", "reason"),
+    [
+        ("ftp://host/f", "'ftp'"),
+        ("builtin:nothing/x", "known are: shapes"),
+        ("https://[/model.safetensors", "no address"),
+        ("file://[/model.safetensors", "no address"),
+    ],
 )
 def test_links_that_lead_nowhere(link: str, reason: str) -> None:
     with pytest.raises(Unreachable, match=reason):

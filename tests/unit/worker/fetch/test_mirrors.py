@@ -116,6 +116,32 @@ def test_what_a_mirror_sent_is_not_fetched_again(
     assert web.sent_bytes == len(body)
 
 
+def test_a_mirror_with_another_file_costs_nothing_of_what_is_there(
+    web: FileServer, file_of: FileOf, target: Path, body: bytes
+) -> None:
+    web.faults["/one"] = [Fault(cut_after_bytes=700_000), Fault(status=404)]
+    web.faults["/other"] = [Fault(body=b"x" * 900_000, ignores_range=True)]
+    fetch_file(file_of("/one", "/other", "/two"), target, ignore)
+    assert target.read_bytes() == body
+    assert web.requests[-1].headers["range"] == "bytes=700000-"
+
+
+def test_a_line_that_never_comes_further_is_given_up(
+    web: FileServer, file_of: FileOf, target: Path
+) -> None:
+    """Each other try brings more than the one before it, and none more than the second."""
+    cuts = [100_000, 300_000] * 20
+    web.faults["/one"] = [Fault(cut_after_bytes=cut, ignores_range=True) for cut in cuts]
+    with pytest.raises(DownloadError, match="was cut after"):
+        fetch_file(file_of("/one"), target, ignore)
+    assert len(web.requests) < 10
+
+
+def test_what_is_no_file_is_not_read(file_of: FileOf, target: Path) -> None:
+    with pytest.raises(DownloadError, match="/dev/zero is no file"):
+        fetch_file(file_of("file:///dev/zero", size_bytes=None), target, ignore)
+
+
 def test_a_killed_fetch_is_gone_on_with(
     web: FileServer, file_of: FileOf, target: Path, body: bytes
 ) -> None:

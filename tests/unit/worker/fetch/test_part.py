@@ -39,6 +39,16 @@ def test_more_may_come_after_the_hash_was_asked_for(tmp_path: Path) -> None:
         assert part.sha256() == sha256(b"b").hexdigest()
 
 
+def test_a_file_that_somebody_else_writes_to_is_not_believed(tmp_path: Path) -> None:
+    """A thread of a fetch that was given up, say, in the middle of its last chunk."""
+    with Part(tmp_path / "x") as part, (tmp_path / "x.part").open("ab") as other:
+        part.write(b"right")
+        other.write(b"wrong")
+        other.flush()
+        part.write(b" too")
+        assert part.sha256() == ""
+
+
 def test_many_chunks_of_a_large_part(tmp_path: Path) -> None:
     chunks = [bytes([number]) * 100_000 for number in range(50)]
     with Part(tmp_path / "x") as part:
