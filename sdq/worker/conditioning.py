@@ -123,7 +123,7 @@ class Conditioner:
             return None
         # As the pipelines do: on the CPU, in full numbers. Of a scale in halves the embedding, of
         # a thousand times as much, would be that of another one.
-        scale = torch.tensor([spec.guidance_scale - 1])
+        scale = torch.tensor([spec.guidance_scale - 1], dtype=torch.float32)
         row = self._pipeline.get_guidance_scale_embedding(scale, embedding_dim=channels)
         return row.to(encoded.tokens)  # type: ignore[no-any-return]
 

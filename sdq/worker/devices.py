@@ -66,7 +66,8 @@ def choose(device: str = "auto", dtype: str = "auto") -> Device:
             f"the device {device} is not there: torch finds {found} of the kind {kind}",
             hint=f"this computer has: {', '.join(available())}; `auto` takes the first",
         )
-    name = f"{kind}:{number}" if number else kind
+    # There is one CPU, known by its name alone.
+    name = f"{kind}:{number}" if number and kind != "cpu" else kind
     if dtype == "auto":
         dtype = "float32" if kind == "cpu" else "float16"
     return Device(name=name, dtype=dtype, label=_label(torch, kind, int(number or 0)))

@@ -29,6 +29,7 @@ def test_the_cpu_draws_in_single_precision() -> None:
     assert (device.name, device.dtype) == ("cpu", "float32")
     assert device.describe().startswith("cpu (")
     assert "thread" in device.describe()
+    assert devices.choose("cpu:0") == device  # there is but one, and all ask for it by that name
 
 
 @pytest.mark.usefixtures("two_gpus")
