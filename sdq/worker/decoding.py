@@ -113,10 +113,11 @@ def decode_bytes(vae: Any, pixels: int, *, tiled: bool) -> int:
     """
     names = ("block_out_channels", "decoder_block_out_channels")
     channels = max(max(getattr(vae.config, name, (0,))[:2]) for name in names)
-    each = channels * 2 * (4 + vae.dtype.itemsize)
+    item_bytes: int = vae.dtype.itemsize
+    each: int = channels * 2 * (4 + item_bytes)
     if not tiled or pixels <= TILE_PIXELS:
         return pixels * each
-    return TILE_PIXELS * each + pixels * 10 * vae.dtype.itemsize
+    return TILE_PIXELS * each + pixels * 10 * item_bytes
 
 
 @contextmanager
