@@ -5,7 +5,6 @@ What is compiled while the model loads is what is used: turns of pictures of the
 from one to as many as such a device draws at once. All others go through the UNet as it is.
 """
 
-import copy
 import inspect
 import logging
 import time
@@ -19,7 +18,7 @@ from sdq.protocol.model import ModelManifest, canary_spec
 from sdq.spec import ImageSpec
 from sdq.worker.conditioning import Conditioner
 from sdq.worker.devices import Device, capacity_of
-from sdq.worker.latents import LatentFlight
+from sdq.worker.latents import LatentFlight, copy_of
 from sdq.worker.memory import memory_errors
 from sdq.worker.stack import Stack
 
@@ -127,7 +126,7 @@ def _flights(pipeline: Any, device: Device, spec: ImageSpec) -> list[LatentFligh
         LatentFlight(
             spec,
             condition,
-            copy.deepcopy(pipeline.scheduler),
+            copy_of(pipeline.scheduler),
             channels=pipeline.unet.config.in_channels,
             scale_factor=pipeline.vae_scale_factor,
             sets_begin=True,

@@ -20,6 +20,9 @@ TILED_ABOVE_PIXELS = 1536 * 1536
 TILE_PIXELS = 512 * 512
 """Of diffusers' tiles, whatever the picture's size."""
 
+LEAST_CHANNELS = 16
+"""As a CPU's convolutions are made for, whatever they are asked."""
+
 SURELY_FREE_BYTES = 256 * 1024**2
 """Less than this is asked for without a look at what is free."""
 
@@ -59,7 +62,7 @@ class Decoder:
     def unscaled(self, latents: Tensor) -> Tensor:
         """The VAE's own latents, of those that the UNet works on."""
         vae = self._pipeline.vae
-        latents = latents.to(vae.dtype)
+        latents = latents.to(next(vae.parameters()).dtype)  # ``vae.dtype`` asks all of them
         mean, deviation = (getattr(vae.config, f"latents_{x}", None) for x in ("mean", "std"))
         if mean is None or deviation is None:
             return latents / vae.config.scaling_factor  # type: ignore[no-any-return]
@@ -84,7 +87,8 @@ class Decoder:
         if latents.device.type != "cpu":
             return
         height, width = (side * self._pipeline.vae_scale_factor for side in latents.shape[2:])
-        needed = decode_bytes(self._pipeline.vae, len(latents) * height * width, tiled=tiled)
+        pixels, item_bytes = len(latents) * height * width, latents.element_size()
+        needed = decode_bytes(self._pipeline.vae, pixels, item_bytes, tiled=tiled)
         if needed > SURELY_FREE_BYTES and needed > (free_bytes("cpu") or needed):
             raise MemoryError(f"decoding needs about {needed / 1e9:.1f} GB of memory")
 
@@ -103,8 +107,10 @@ class Decoder:
         return pixels, [bool(held_back) for held_back in unsafe]
 
 
-def decode_bytes(vae: Any, pixels: int, *, tiled: bool) -> int:
+def decode_bytes(vae: Any, pixels: int, item_bytes: int, *, tiled: bool) -> int:
     """What decoding so many pixels takes at most on a CPU, beside the weights; an estimate.
+
+    ``item_bytes``: of one number.
 
     The largest moment is at full size, between two convolutions of the last block: its channels
     twice as they are and twice in full numbers. Measured with the VAE of Stable Diffusion (256
@@ -113,6 +119,7 @@ def decode_bytes(vae: Any, pixels: int, *, tiled: bool) -> int:
     """
     names = ("block_out_channels", "decoder_block_out_channels")
     channels = max(max(getattr(vae.config, name, (0,))[:2]) for name in names)
+    channels = max(channels, LEAST_CHANNELS)
     item_bytes: int = vae.dtype.itemsize
     each: int = channels * 2 * (4 + item_bytes)
     if not tiled or pixels <= TILE_PIXELS:

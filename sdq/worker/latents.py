@@ -1,5 +1,6 @@
 """One picture in flight through a UNet: its latents, its noise, its own scheduler object."""
 
+import copy
 import inspect
 from typing import Any
 
@@ -106,6 +107,13 @@ def _step_options(scheduler: Any, generator: torch.Generator) -> dict[str, Any]:
     known = inspect.signature(scheduler.step).parameters
     options: dict[str, Any] = {"eta": 0.0, "generator": generator}
     return {name: value for name, value in options.items() if name in known}
+
+
+def copy_of(scheduler: Any) -> Any:
+    """Another one in the same state. The tensors are the same: none is ever changed in place."""
+    copied = copy.copy(scheduler)
+    vars(copied).update(_state_of(scheduler))
+    return copied
 
 
 def _state_of(scheduler: Any) -> dict[str, Any]:

@@ -60,6 +60,10 @@ class Stack:
             for flight, text in zip(flights, predicted[len(rows.guided) :], strict=True)
         ]
 
+    def _on_device(self, times: Tensor) -> Tensor:
+        """Without waiting for the turn before; Apple's devices read such memory too late."""
+        return times.to(self._device_name, non_blocking=not self._device_name.startswith("mps"))
+
     def forget(self, flight: LatentFlight) -> None:
         """Lets go of what was stacked with this picture."""
         kept = self._kept.get(flight.group)

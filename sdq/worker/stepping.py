@@ -1,7 +1,6 @@
 """Stable Diffusion step by step, many pictures in one turn; the rest through `drawing`."""
 
 import contextlib
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from sdq.worker.decoding import Decoder
 from sdq.worker.devices import Device, capacity_of, decode_capacity_of
 from sdq.worker.drawing import DiffusersPipeline
 from sdq.worker.flight import Capacity, Drawer, Flight, OnStep, Pipeline
-from sdq.worker.latents import LatentFlight
+from sdq.worker.latents import LatentFlight, copy_of
 from sdq.worker.offload import TEXT_ENCODERS, Parts
 from sdq.worker.pace import Pace
 from sdq.worker.pipelines import SCHEDULERS, is_stepped, make_scheduler, memory_errors
@@ -79,7 +78,7 @@ class SteppingPipeline:
         # Made from the configuration once, a matter of milliseconds, then copied.
         if name not in self._schedulers:
             self._schedulers[name] = make_scheduler(name, self._scheduler_config)
-        return copy.deepcopy(self._schedulers[name])
+        return copy_of(self._schedulers[name])
 
     @torch.inference_mode()
     def step(self, flights: Sequence[Flight]) -> list[Exception | None]:

@@ -1,5 +1,6 @@
 """Latents to pictures: each for itself, in tiles where a whole one does not fit."""
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +12,9 @@ from PIL import Image
 from sdq.errors import GenerationFailed
 from sdq.testing.tiny_models import tiny_pipeline
 from sdq.worker import decoding
-from sdq.worker.decoding import Decoder
+from sdq.worker.decoding import Decoder, decode_bytes
 from sdq.worker.flight import NoPicture
+from sdq.worker.memory import Peak
 
 
 @pytest.fixture
@@ -90,6 +92,72 @@ def test_several_that_do_not_fit_are_for_the_engine_to_part(pipeline: Any) -> No
     with pytest.raises(MemoryError):
         Decoder(pipeline).decode(latents(2))
     assert seen == [(2, False)]
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "asked", "succeeds"),
+    [
+        (300, [(1, False)], True),
+        (250, [(1, True)], True),  # a large decoding would have ended the process
+        (150, [], False),
+    ],
+)
+def test_a_computer_with_little_memory(
+    pipeline: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    free_bytes: int,
+    asked: list[tuple[int, bool]],
+    succeeds: bool,
+) -> None:
+    needs = {False: 300, True: 200}
+    monkeypatch.setattr(decoding, "SURELY_FREE_BYTES", 0)
+    monkeypatch.setattr(decoding, "free_bytes", lambda device_name: free_bytes)
+    monkeypatch.setattr(decoding, "decode_bytes", lambda *sizes, tiled: needs[tiled])
+    seen = watch(pipeline)
+    if succeeds:
+        (image,) = Decoder(pipeline).decode(latents(1))
+        assert isinstance(image, Image.Image)
+    else:
+        with pytest.raises(MemoryError, match="decoding needs about"):
+            Decoder(pipeline).decode(latents(1))
+    assert seen == asked
+
+
+def test_several_that_a_computer_has_no_room_for(
+    pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "SURELY_FREE_BYTES", 0)
+    monkeypatch.setattr(decoding, "free_bytes", lambda device_name: 6_000_000)
+    with pytest.raises(MemoryError):  # 64 × 48 × 16 channels × 16 bytes × 8
+        Decoder(pipeline).decode(latents(8))
+    assert len(Decoder(pipeline).decode(latents(7))) == 7
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process its peak")
+def test_tiles_take_less_memory_and_neither_more_than_expected(pipeline: Any) -> None:
+    (large,) = latents(1, 80, 80)
+    taken = {}
+    for tiled in (False, True):
+        with decoding._tiles(pipeline.vae, tiled), Peak("cpu") as peak:
+            pipeline.vae.decode(large)
+        taken[tiled] = peak.growth_bytes or 0
+        assert taken[tiled] < decode_bytes(pipeline.vae, 640**2, 4, tiled=tiled)
+    assert 0 < 2 * taken[True] < taken[False]
+
+
+def test_others_leave_before_a_picture_is_cut_into_tiles(pipeline: Any) -> None:
+    there = ["unet"]
+
+    def make_room() -> bool:
+        return bool(there) and there.pop() == "unet"
+
+    seen = watch(pipeline, fails=1)
+    assert len(Decoder(pipeline, make_room).decode(latents(2))) == 2
+    assert seen == [(2, False), (2, False)]
+    seen = watch(pipeline, fails=2)
+    there.append("unet")
+    assert len(Decoder(pipeline, make_room).decode(latents(1))) == 1
+    assert seen == [(1, False), (1, False), (1, True)]
 
 
 def test_the_safety_checker_holds_back_one_and_not_the_other(pipeline: Any) -> None:
