@@ -58,11 +58,12 @@ def draw_alone(pipeline: Pipeline, spec: ImageSpec, check: Callable[[], None]) -
 def prove(pipeline: Pipeline, spec: ImageSpec, check: Callable[[], None]) -> str:
     """Draws the proof picture: what is wrong with it, in words, or nothing.
 
-    Proves nothing, and finds nothing, when ``check`` raises `Cancelled`.
+    Proves nothing, and finds nothing, when ``check`` raises `Cancelled`, or when there is no room
+    for it at the moment: others fly, or other programs have the memory.
     """
     try:
         return fault_of(draw_alone(pipeline, spec, check), spec)
-    except Cancelled:
+    except (Cancelled, MemoryError):
         return ""
     except SdqError as error:
         return error.message or error.code

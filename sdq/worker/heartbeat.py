@@ -84,7 +84,10 @@ class HeartbeatThread:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._news.clear()
-            self._beat()
+            try:
+                self._beat()
+            except Exception as error:  # noqa: BLE001 - without it we would count as gone
+                _log.error("the heartbeat met a defect and goes on: %r", error)
             wait_seconds = self._interval_seconds
             if self._away:
                 wait_seconds = min(wait_seconds, AWAY_INTERVAL_SECONDS)

@@ -155,6 +155,15 @@ def _tensor_sizes(file: Path) -> Iterator[tuple[str, int]]:
         yield name, math.prod(tensor.shape)
 
 
+_FULL_WORDS = (
+    "out of memory",
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""How torch and the libraries below it say that a device is full where there is no class for it."""
+
+
 @contextlib.contextmanager
 def memory_errors(device_name: str) -> Iterator[None]:
     """A full device, however torch says so, becomes a `MemoryError` with its cache emptied."""
@@ -166,7 +175,7 @@ def memory_errors(device_name: str) -> Iterator[None]:
         empty_cache(device_name)
         raise MemoryError(str(error)) from error
     except RuntimeError as error:
-        if "out of memory" in str(error) or "can't allocate memory" in str(error):
+        if any(words in str(error) for words in _FULL_WORDS):
             empty_cache(device_name)
             raise MemoryError(str(error)) from error
         raise

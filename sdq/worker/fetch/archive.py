@@ -1,6 +1,8 @@
 """A model's files out of a zip or tar archive that somebody else has packed."""
 
 import contextlib
+import gzip
+import lzma
 import tarfile
 import zipfile
 import zlib
@@ -23,7 +25,15 @@ MAX_RATIO = 20
 SPARE_BYTES = 16 * 1024 * 1024
 """So much may come out of any archive: text shrinks well."""
 
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
+_BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+)
 _SYMBOLIC_LINK = 0o12
 _PUBLISHER = "tell whoever keeps the server's catalog"
 

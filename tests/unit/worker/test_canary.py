@@ -61,7 +61,7 @@ def test_a_proof(spec: ImageSpec) -> None:
     assert "NaN" in canary.prove(SteppingFake(nan_on="cat"), spec, nothing)
     assert "flat colour" in canary.prove(SteppingFake(black_on="cat"), spec, nothing)
     full = canary.prove(SteppingFake(out_of_memory_on="cat"), spec, nothing)
-    assert full == "MemoryError: the fake device is full"
+    assert full == ""  # a full device says nothing of the model
     assert canary.prove(SteppingFake(nan_on="cat"), spec, stop) == ""
 
 

@@ -79,6 +79,24 @@ def test_news_are_told_at_once(client: "redis.Redis", wait_for: Wait) -> None:
     thread.stop()
 
 
+def test_a_defect_of_our_own_does_not_end_it(
+    client: "redis.Redis", wait_for: Wait, caplog: pytest.LogCaptureFixture
+) -> None:
+    describe = Describer()
+    failing = [ZeroDivisionError("a defect")]
+
+    def describe_badly() -> Heartbeat:
+        if failing:
+            raise failing.pop()
+        return describe()
+
+    thread = HeartbeatThread(client, "worker", describe_badly, interval_seconds=0.01)
+    thread.start()
+    wait_for(lambda: read(client))
+    thread.stop()
+    assert "a defect" in caplog.text
+
+
 def test_a_redis_that_goes_and_comes_back_is_told_once_each(
     tmp_path: Path, wait_for: Wait, caplog: pytest.LogCaptureFixture
 ) -> None:
