@@ -208,7 +208,8 @@ class Peak:
         """All that was in use, by torch on an accelerator, by the process on the CPU. ``None``
         where nobody can say: on a CPU outside Linux, on Apple's devices."""
         self.growth_bytes: int | None = None
-        """How much more than at the beginning."""
+        """How much more than at the beginning. Of a process too little where it works with what
+        it had taken before and kept."""
 
     def __enter__(self) -> "Peak":
         self._before = _begin_count(self._device_name)
