@@ -17,8 +17,8 @@ TILED_ABOVE_PIXELS = 1536 * 1536
 """Tiles save memory and leave faint seams, so only where a whole picture hardly ever fits."""
 
 
-TILE_PIXELS = 512 * 512
-"""Of diffusers' tiles, whatever the picture's size."""
+SMALL_TILE_SIDE = 512
+"""Pixels. The tiles of SDXL's VAE are 1024 pixels wide, no help for a picture of that size."""
 
 LEAST_CHANNELS = 16
 """As a CPU's convolutions are made for, whatever they are asked."""
@@ -50,7 +50,7 @@ class Decoder:
         """
         stacked = self.unscaled(torch.cat(list(latents)))
         height, width = (side * self._pipeline.vae_scale_factor for side in stacked.shape[2:])
-        pixels = self._fitting(stacked, tiled=height * width > TILED_ABOVE_PIXELS)
+        pixels = self._fitting(stacked, self._ways(height, width))
         pixels, unsafe = self._looked_at(pixels)
         processor = self._pipeline.image_processor
         arrays = processor.postprocess(pixels, output_type="np", do_denormalize=None)
@@ -70,30 +70,37 @@ class Decoder:
         deviation = latents.new_tensor(deviation).view(1, -1, 1, 1)
         return latents * deviation / vae.config.scaling_factor + mean  # type: ignore[no-any-return]
 
-    def _fitting(self, latents: Tensor, *, tiled: bool) -> Tensor:
+    def _ways(self, height: int, width: int) -> list[int]:
+        """Sides of tiles in pixels, the best way first; 0: the picture as a whole."""
+        own: int = getattr(self._pipeline.vae, "tile_sample_min_size", 0)
+        sides = sorted({own, min(own, SMALL_TILE_SIDE)}, reverse=True)
+        tiles = [side for side in sides if 0 < side < max(height, width)]
+        return tiles if tiles and height * width > TILED_ABOVE_PIXELS else [0, *tiles]
+
+    def _fitting(self, latents: Tensor, ways: Sequence[int]) -> Tensor:
         try:
             with memory_errors(str(latents.device)):
-                self._check_computer(latents, tiled=tiled)
-                return self._pixels(latents, tiled=tiled)
+                self._check_computer(latents, ways[0])
+                return self._pixels(latents, ways[0])
         except MemoryError:
             has_room = self._make_room()
-            if not has_room and (tiled or len(latents) > 1):
+            if not has_room and (len(ways) == 1 or len(latents) > 1):
                 raise
         # Not before the error is gone: it holds what was made until then.
-        return self._fitting(latents, tiled=tiled or not has_room)
+        return self._fitting(latents, ways if has_room else ways[1:])
 
-    def _check_computer(self, latents: Tensor, *, tiled: bool) -> None:
+    def _check_computer(self, latents: Tensor, tile_side: int) -> None:
         """Raises `MemoryError` on a CPU that has too little: there the process would be ended."""
         if latents.device.type != "cpu":
             return
         height, width = (side * self._pipeline.vae_scale_factor for side in latents.shape[2:])
         pixels, item_bytes = len(latents) * height * width, latents.element_size()
-        needed = decode_bytes(self._pipeline.vae, pixels, item_bytes, tiled=tiled)
+        needed = decode_bytes(self._pipeline.vae, pixels, item_bytes, tile_side)
         if needed > SURELY_FREE_BYTES and needed > (free_bytes("cpu") or needed):
             raise MemoryError(f"decoding needs about {needed / 1e9:.1f} GB of memory")
 
-    def _pixels(self, latents: Tensor, *, tiled: bool) -> Tensor:
-        with _tiles(self._pipeline.vae, tiled):
+    def _pixels(self, latents: Tensor, tile_side: int) -> Tensor:
+        with _tiles(self._pipeline.vae, tile_side):
             pixels: Tensor = self._pipeline.vae.decode(latents, return_dict=False)[0]
         return pixels
 
@@ -107,10 +114,10 @@ class Decoder:
         return pixels, [bool(held_back) for held_back in unsafe]
 
 
-def decode_bytes(vae: Any, pixels: int, item_bytes: int, *, tiled: bool) -> int:
+def decode_bytes(vae: Any, pixels: int, item_bytes: int, tile_side: int = 0) -> int:
     """What decoding so many pixels takes at most on a CPU, beside the weights; an estimate.
 
-    ``item_bytes``: of one number.
+    ``item_bytes``: of one number. ``tile_side``: in pixels, 0 for the picture as a whole.
 
     The largest moment is at full size, between two convolutions of the last block: its channels
     twice as they are and twice in full numbers. Measured with the VAE of Stable Diffusion (256
@@ -120,23 +127,25 @@ def decode_bytes(vae: Any, pixels: int, item_bytes: int, *, tiled: bool) -> int:
     names = ("block_out_channels", "decoder_block_out_channels")
     channels = max(max(getattr(vae.config, name, (0,))[:2]) for name in names)
     channels = max(channels, LEAST_CHANNELS)
-    item_bytes: int = vae.dtype.itemsize
     each: int = channels * 2 * (4 + item_bytes)
-    if not tiled or pixels <= TILE_PIXELS:
+    if not tile_side or pixels <= tile_side**2:
         return pixels * each
-    return TILE_PIXELS * each + pixels * 10 * item_bytes
+    return tile_side**2 * each + pixels * 10 * item_bytes
 
 
 @contextmanager
-def _tiles(vae: Any, wanted: bool) -> Iterator[None]:
-    if not wanted or not hasattr(vae, "enable_tiling"):
+def _tiles(vae: Any, side: int) -> Iterator[None]:
+    if not side:
         yield
         return
+    own = vae.tile_sample_min_size, vae.tile_latent_min_size
+    vae.tile_sample_min_size, vae.tile_latent_min_size = side, side * own[1] // own[0]
     vae.enable_tiling()
     try:
         yield
     finally:
         vae.disable_tiling()
+        vae.tile_sample_min_size, vae.tile_latent_min_size = own
 
 
 def picture_of(processor: Any, array: Any, held_back: bool) -> Image.Image | Exception:

@@ -33,13 +33,15 @@ def latents(count: int, height: int = 6, width: int = 8) -> list[torch.Tensor]:
     return [torch.randn(1, 4, height, width, generator=generator) for _ in range(count)]
 
 
-def watch(pipeline: Any, fails: int = 0) -> list[tuple[int, bool]]:
-    """What the VAE is asked: how many, and whether in tiles. ``fails``: the device is full."""
-    seen: list[tuple[int, bool]] = []
+def watch(pipeline: Any, fails: int = 0) -> list[tuple[int, int]]:
+    """What the VAE is asked: how many, and in tiles of how many pixels a side, 0 for as a whole.
+    ``fails``: the device is full."""
+    seen: list[tuple[int, int]] = []
     decode = pipeline.vae.decode
 
     def watched(stacked: torch.Tensor, **options: Any) -> Any:
-        seen.append((len(stacked), pipeline.vae.use_tiling))
+        side = pipeline.vae.tile_sample_min_size if pipeline.vae.use_tiling else 0
+        seen.append((len(stacked), side))
         if len(seen) <= fails:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return decode(stacked, **options)
@@ -52,7 +54,7 @@ def test_several_at_once_are_those_of_each_alone(pipeline: Any) -> None:
     seen = watch(pipeline)
     together = Decoder(pipeline).decode(latents(3))
     alone = [Decoder(pipeline).decode([one])[0] for one in latents(3)]
-    assert seen == [(3, False), (1, False), (1, False), (1, False)]
+    assert seen == [(3, 0), (1, 0), (1, 0), (1, 0)]
     for one, other in zip(together, alone, strict=True):
         assert isinstance(one, Image.Image)
         assert one.size == (64, 48)
@@ -75,30 +77,52 @@ def test_large_pictures_are_decoded_in_tiles(
     seen = watch(pipeline)
     (small,) = Decoder(pipeline).decode(latents(1, 8, 8))
     (large,) = Decoder(pipeline).decode(latents(1, 20, 16))
-    assert seen[:2] == [(1, False), (1, True)]
+    assert seen[:2] == [(1, 0), (1, 64)]
     assert (small.size, large.size) == ((64, 64), (128, 160))  # type: ignore[union-attr]
     assert not pipeline.vae.use_tiling
 
 
 def test_one_that_does_not_fit_is_tried_in_tiles(pipeline: Any) -> None:
     seen = watch(pipeline, fails=1)
-    (image,) = Decoder(pipeline).decode(latents(1))
+    (image,) = Decoder(pipeline).decode(latents(1, 12, 16))
     assert isinstance(image, Image.Image)
-    assert seen == [(1, False), (1, True)]
+    assert seen == [(1, 0), (1, 64)]
+
+
+def test_tiles_get_smaller_until_they_fit(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of SDXL's VAE are as large as its pictures."""
+    monkeypatch.setattr(decoding, "SMALL_TILE_SIDE", 32)
+    seen = watch(pipeline, fails=3)
+    with pytest.raises(MemoryError):
+        Decoder(pipeline).decode(latents(1, 12, 16))
+    assert seen == [(1, 0), (1, 64), (1, 32)]
+    assert (pipeline.vae.tile_sample_min_size, pipeline.vae.tile_latent_min_size) == (64, 8)
+    seen = watch(pipeline, fails=1)
+    (image,) = Decoder(pipeline).decode(latents(1, 8, 6))
+    assert image.size == (48, 64)  # type: ignore[union-attr]
+    assert seen[0] == (1, 0)
+    assert seen[-1] == (1, 32)
+
+
+def test_one_that_is_no_larger_than_a_tile_cannot_be_cut(pipeline: Any) -> None:
+    seen = watch(pipeline, fails=1)
+    with pytest.raises(MemoryError):
+        Decoder(pipeline).decode(latents(1))
+    assert seen == [(1, 0)]
 
 
 def test_several_that_do_not_fit_are_for_the_engine_to_part(pipeline: Any) -> None:
     seen = watch(pipeline, fails=1)
     with pytest.raises(MemoryError):
         Decoder(pipeline).decode(latents(2))
-    assert seen == [(2, False)]
+    assert seen == [(2, 0)]
 
 
 @pytest.mark.parametrize(
     ("free_bytes", "asked", "succeeds"),
     [
-        (300, [(1, False)], True),
-        (250, [(1, True)], True),  # a large decoding would have ended the process
+        (300, [(1, 0)], True),
+        (250, [(1, 64)], True),  # a large decoding would have ended the process
         (150, [], False),
     ],
 )
@@ -106,20 +130,19 @@ def test_a_computer_with_little_memory(
     pipeline: Any,
     monkeypatch: pytest.MonkeyPatch,
     free_bytes: int,
-    asked: list[tuple[int, bool]],
+    asked: list[tuple[int, int]],
     succeeds: bool,
 ) -> None:
-    needs = {False: 300, True: 200}
     monkeypatch.setattr(decoding, "SURELY_FREE_BYTES", 0)
     monkeypatch.setattr(decoding, "free_bytes", lambda device_name: free_bytes)
-    monkeypatch.setattr(decoding, "decode_bytes", lambda *sizes, tiled: needs[tiled])
+    monkeypatch.setattr(decoding, "decode_bytes", lambda *sizes: 200 if sizes[-1] else 300)
     seen = watch(pipeline)
     if succeeds:
-        (image,) = Decoder(pipeline).decode(latents(1))
+        (image,) = Decoder(pipeline).decode(latents(1, 12, 16))
         assert isinstance(image, Image.Image)
     else:
         with pytest.raises(MemoryError, match="decoding needs about"):
-            Decoder(pipeline).decode(latents(1))
+            Decoder(pipeline).decode(latents(1, 12, 16))
     assert seen == asked
 
 
@@ -137,13 +160,13 @@ def test_several_that_a_computer_has_no_room_for(
 def test_tiles_take_less_memory_and_neither_more_than_expected(pipeline: Any) -> None:
     (large,) = latents(1, 96, 96)
     pixels, taken = (8 * 96) ** 2, {}
-    for tiled in (True, False):  # in this order: what was once taken is kept for later
-        with decoding._tiles(pipeline.vae, tiled), Peak("cpu") as peak:
+    for side in (64, 0):  # in this order: what was once taken is kept for later
+        with decoding._tiles(pipeline.vae, side), Peak("cpu") as peak:
             pipeline.vae.decode(large)
-        taken[tiled] = peak.growth_bytes or 0
+        taken[side] = peak.growth_bytes or 0
         once_bytes = 48 * 1024**2  # by the first convolutions of a process
-        assert taken[tiled] < decode_bytes(pipeline.vae, pixels, 4, tiled=tiled) + once_bytes
-    assert 2 * taken[True] < taken[False]
+        assert taken[side] < decode_bytes(pipeline.vae, pixels, 4, side) + once_bytes
+    assert 2 * taken[64] < taken[0]
 
 
 def test_others_leave_before_a_picture_is_cut_into_tiles(pipeline: Any) -> None:
@@ -154,11 +177,11 @@ def test_others_leave_before_a_picture_is_cut_into_tiles(pipeline: Any) -> None:
 
     seen = watch(pipeline, fails=1)
     assert len(Decoder(pipeline, make_room).decode(latents(2))) == 2
-    assert seen == [(2, False), (2, False)]
+    assert seen == [(2, 0), (2, 0)]
     seen = watch(pipeline, fails=2)
     there.append("unet")
-    assert len(Decoder(pipeline, make_room).decode(latents(1))) == 1
-    assert seen == [(1, False), (1, False), (1, True)]
+    assert len(Decoder(pipeline, make_room).decode(latents(1, 12, 16))) == 1
+    assert seen == [(1, 0), (1, 0), (1, 64)]
 
 
 def test_the_safety_checker_holds_back_one_and_not_the_other(pipeline: Any) -> None:
