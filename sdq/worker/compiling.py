@@ -7,11 +7,13 @@ from one to as many as such a device draws at once. All others go through the UN
 
 import inspect
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
+import torch._dynamo
 from torch import Tensor
 
 from sdq.protocol.model import ModelManifest, canary_spec
@@ -37,6 +39,7 @@ class Compiled:
         self._compiled: Callable[..., Any] = plain
         self._learned: set[torch.Size] = set()
         self.is_learning = False
+        self._threads = threading.local()
         self.calls = 0
         """How many went through what was compiled."""
 
@@ -46,8 +49,11 @@ class Compiled:
         # A change of mode would be compiled for anew.
         if sample.shape not in self._learned or not torch.is_inference_mode_enabled():
             return self._plain(sample, *arguments, **named)
+        self._refuse_in_this_thread()
         try:
             made = self._compiled(_in_order(sample), *arguments, **named)
+        except torch._dynamo.exc.RecompileError:
+            pass  # such as while another model loads, which changes settings of torch for a moment
         except torch._dynamo.exc.TorchDynamoException as error:
             self.give_up(error)
         else:
@@ -64,6 +70,11 @@ class Compiled:
         self._learned.clear()
         reason = (str(error).strip().splitlines() or ["no reason given"])[0][:300]
         _log.warning("the UNet is used without compiling: %s: %s", type(error).__name__, reason)
+
+    def _refuse_in_this_thread(self) -> None:
+        """Torch's settings are of each thread. From here on it says so instead of compiling."""
+        if not hasattr(self._threads, "refuses"):
+            self._threads.refuses = torch._dynamo.config.error_on_recompile = True
 
     def _learn(self, sample: Tensor, *arguments: Any, **named: Any) -> Any:
         """Compiles for this shape and compares. Raises whatever the compiler does."""
@@ -101,7 +112,11 @@ def learn(compiled: Compiled, pipeline: Any, device: Device, manifest: ModelMani
     _log.info("compiling the UNet of %s", manifest.model_id)
     compiled.is_learning = True
     try:
-        with torch.inference_mode(), memory_errors(device.name):
+        with (
+            torch.inference_mode(),
+            memory_errors(device.name),
+            torch._dynamo.config.patch(error_on_recompile=False),
+        ):
             stack = Stack(pipeline.unet, device.name)
             flights = _flights(pipeline, device, spec)
             for count in range(1, len(flights) + 1):

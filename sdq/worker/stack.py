@@ -48,7 +48,7 @@ class Stack:
         predicted = self._unet(
             latents,
             # Not torch's default dtype: another model that loads meanwhile changes that.
-            torch.tensor(times, device=self._device_name, dtype=torch.float32),
+            self._on_device(torch.tensor(times, dtype=torch.float32)),
             encoder_hidden_states=rows.tokens,
             timestep_cond=rows.guidance,
             added_cond_kwargs=rows.added,

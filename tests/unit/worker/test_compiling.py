@@ -92,10 +92,13 @@ def test_real_compilation_of_a_turn(
     unet = Convolution()
     forward = Compiled(unet.forward)
     forward.is_learning = True
-    with torch.inference_mode():
+    # As the thread that learns has it, whatever this one has drawn before.
+    learning = torch._dynamo.config.patch(error_on_recompile=False)
+    with torch.inference_mode(), learning:
         for rows in (2, 4, 6):
             forward(torch.ones(rows, 4, 6, 8), torch.ones(rows), encoder_hidden_states=None)
-        forward.is_learning = False
+    forward.is_learning = False
+    with torch.inference_mode():
         count = len(graphs)
         latents = torch.rand(4, 4, 6, 8).to(memory_format=torch.channels_last)
         made = forward(latents, torch.ones(4), encoder_hidden_states=None)[0]
@@ -104,6 +107,13 @@ def test_real_compilation_of_a_turn(
         forward(torch.ones(2, 4, 8, 8), torch.ones(2), encoder_hidden_states=None)
     with torch.no_grad():
         forward(torch.ones(2, 4, 6, 8), torch.ones(2), encoder_hidden_states=None)
+    with torch.inference_mode():  # while another model loads
+        torch.set_default_dtype(torch.float64)
+        try:
+            made = forward(latents, torch.ones(4), encoder_hidden_states=None)[0]
+            assert torch.allclose(made, unet(latents, torch.ones(4), None)[0])
+        finally:
+            torch.set_default_dtype(torch.float32)
     assert len(graphs) == count == 1
     assert forward.calls == 1
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
