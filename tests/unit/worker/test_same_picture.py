@@ -126,7 +126,7 @@ def with_scheduler(specs: list[ImageSpec], *names: str) -> list[ImageSpec]:
     ("layout", "scheduler"),
     [
         *((layout, scheduler) for layout in LAYOUTS[:-1] for scheduler in SCHEDULERS),
-        *(("lcm", scheduler) for scheduler in ("lcm", "heun")),
+        *(("lcm", scheduler) for scheduler in ("lcm", "euler", "heun")),
     ],
 )
 def test_alone_and_in_company(company: list[ImageSpec], layout: Layout, scheduler: str) -> None:
@@ -139,7 +139,7 @@ def test_alone_and_in_company(company: list[ImageSpec], layout: Layout, schedule
         assert difference(image, right) <= MOST_DIFFERENCE
 
 
-@pytest.mark.parametrize("layout", ["sd1", "sd2", "sdxl"])
+@pytest.mark.parametrize("layout", ["sd1", "sd2", "sdxl", "lcm"])
 def test_one_turn_may_hold_all_schedulers(company: list[ImageSpec], layout: Layout) -> None:
     loaded = pipeline_of(layout)
     names = list(SCHEDULERS)
@@ -175,7 +175,7 @@ def test_what_is_compared_can_be_told_apart(company: list[ImageSpec], layout: La
         *(("sdxl", scheduler, "bfloat16") for scheduler in SCHEDULERS),
         ("sd1", "pndm", "bfloat16"),
         ("sd2", "pndm", "bfloat16"),
-        *(("sdxl", scheduler, "float16") for scheduler in ("euler_ancestral", "heun", "unipc")),
+        *(("sdxl", scheduler, "float16") for scheduler in SCHEDULERS),
         ("sd1", "pndm", "float16"),
         ("lcm", "lcm", "float16"),
     ],
