@@ -14,6 +14,7 @@ import msgspec
 import psutil
 
 from sdq.protocol.model import ModelManifest
+from sdq.worker.tensor_files import shapes_of
 
 GIB = 1024**3
 
@@ -26,7 +27,6 @@ Resting = Literal["none", "model", "sequential"]
 
 _ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 _SINGLE_FILE_PARTS = ("model.diffusion_model.", "first_stage_model.", "conditioner.embedders.1.")
-_MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
 _PROCESS = Path("/proc/self")
 _CGROUP = Path("/sys/fs/cgroup")
 _CGROUP_FILES = (  # second version, first version; files that are only cached can be let go
@@ -110,7 +110,7 @@ def size_of(part: Any) -> int:
 def expected(folder: Path, manifest: ModelManifest, dtype: str) -> Weights:
     """What the model will take once it is loaded, from the headers of its files.
 
-    Raises `OSError` and `ValueError` when they cannot be read.
+    Raises `ModelError` and `OSError` when they cannot be read.
     """
     # Not as the manifest names them: it may name an archive that they came out of.
     found = sorted(folder.rglob("*.safetensors"))
@@ -125,34 +125,14 @@ def expected(folder: Path, manifest: ModelManifest, dtype: str) -> Weights:
         ]
     parts: dict[str, int] = {}
     for name in names:
-        for tensor, count in _tensor_sizes(folder / name):
+        for tensor, shape in shapes_of(folder / name).items():
             part = _part_of(tensor) if is_one_file else name.partition("/")[0]
-            parts[part] = parts.get(part, 0) + count * _ITEM_BYTES[dtype]
+            parts[part] = parts.get(part, 0) + math.prod(shape) * _ITEM_BYTES[dtype]
     return Weights(sum(parts.values()), max(parts.values(), default=0))
 
 
 def _part_of(tensor: str) -> str:
     return next((part for part in _SINGLE_FILE_PARTS if tensor.startswith(part)), "")
-
-
-class _Tensor(msgspec.Struct):
-    shape: tuple[int, ...] = ()
-
-
-_HEADER = msgspec.json.Decoder(dict[str, _Tensor])
-
-
-def _tensor_sizes(file: Path) -> Iterator[tuple[str, int]]:
-    """Name and count of numbers of each tensor. The format: eight bytes that say how long the
-    header is, then the header as JSON (github.com/huggingface/safetensors, "Format")."""
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if length > _MAX_HEADER_BYTES:
-            raise ValueError(f"{file.name} is no safetensors file")
-        header = _HEADER.decode(stream.read(length))
-    header.pop("__metadata__", None)
-    for name, tensor in header.items():
-        yield name, math.prod(tensor.shape)
 
 
 _FULL_WORDS = (

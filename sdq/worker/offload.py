@@ -21,7 +21,7 @@ def decide(asked: Offload, folder: Path, manifest: ModelManifest, device: Device
     """What becomes of it there. ``auto``: by the weights as they will be loaded and what is free.
 
     On the CPU nothing is offloaded, whatever is asked: the weights would rest where they are.
-    Raises `OSError` and `ValueError` when the model's files cannot be read.
+    Raises `ModelError` and `OSError` when the model's files cannot be read.
     """
     if device.name == "cpu":
         return "none"

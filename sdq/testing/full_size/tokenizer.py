@@ -10,30 +10,19 @@ import string
 from collections.abc import Iterator
 from typing import Any
 
-from sdq.testing.full_size.layouts import TOKENS
+from sdq.worker.layouts import vocabulary
+from sdq.worker.layouts.vocabulary import END, WORD_END
 
-START, END = "<|startoftext|>", "<|endoftext|>"
-_LAST = "</w>"  # marks a word's end
+_OTHER_WORDS = 514
+"""The signs, the same at a word's end, and two marks."""
 
 
-def tokenizer_of(vocabulary: int, pad_token: str = END) -> Any:
-    """With ``vocabulary`` words, the last two of them `START` and `END`; at least 514."""
-    import transformers
-    from tokenizers.pre_tokenizers import ByteLevel
-
-    signs = sorted(ByteLevel.alphabet())
-    words = [*signs, *(sign + _LAST for sign in signs)]
-    merges = list(itertools.islice(_merges(), vocabulary - len(words) - 2))
-    words += [left + right for left, right in merges]
-    words += [START, END]
-    if len(words) != vocabulary:
-        raise ValueError(f"a vocabulary has 514 to some 500,000 words, not {vocabulary}")
-    return transformers.CLIPTokenizer(
-        vocab={word: number for number, word in enumerate(words)},
-        merges=merges,
-        model_max_length=TOKENS,
-        pad_token=pad_token,
-    )
+def tokenizer_of(words: int, pad_token: str = END) -> Any:
+    """With so many words, the last two of them the marks of CLIP; at least 514."""
+    merges = list(itertools.islice(_merges(), max(0, words - _OTHER_WORDS)))
+    if len(merges) + _OTHER_WORDS != words:
+        raise ValueError(f"a vocabulary has 514 to some 500,000 words, not {words}")
+    return vocabulary.tokenizer_of(merges, pad_token)
 
 
 def _merges() -> Iterator[tuple[str, str]]:
@@ -42,6 +31,6 @@ def _merges() -> Iterator[tuple[str, str]]:
     pairs = ["".join(pair) for pair in itertools.product(letters, repeat=2)]
     for first, rests in ((letters, letters), (pairs, letters), (pairs, pairs)):
         for left, right in itertools.product(first, rests):
-            yield left, right + _LAST if len(right) == 1 else right
+            yield left, right + WORD_END if len(right) == 1 else right
             if len(right) == 1:
                 yield left, right

@@ -14,6 +14,7 @@ import msgspec
 from sdq.errors import ModelError
 from sdq.worker.fetch.faults import Unreachable
 from sdq.worker.fetch.links import Address, hub_address, hub_place
+from sdq.worker.fetch.paths import PICKLED
 from sdq.worker.fetch.web import read_document
 
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
@@ -108,7 +109,7 @@ def _weights(part: str, files: Sequence[HubFile]) -> dict[str, list[HubFile]]:
         if file.path.endswith(".safetensors"):
             variant = _VARIANT.search(file.path)
             found.setdefault(variant[1] if variant else "", []).append(file)
-    if not found and any(file.path.endswith((".bin", ".ckpt", ".pt")) for file in files):
+    if not found and any(file.path.endswith(PICKLED) for file in files):
         raise ModelError(
             f"the weights of {part!r} are pickled, which would run whatever is in them",
             hint="choose a repository with safetensors",

@@ -7,6 +7,7 @@ end, what the merges give, and two marks for beginning and end.
 """
 
 import gzip
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -18,15 +19,19 @@ WORD_END = "</w>"
 
 def clip_tokenizer(pad_token: str = END) -> Any:
     """A ``transformers.CLIPTokenizer`` with 49,408 words. Half a second."""
+    return tokenizer_of(clip_merges(), pad_token)
+
+
+def tokenizer_of(merges: Sequence[tuple[str, str]], pad_token: str = END) -> Any:
+    """One of CLIP's form with these merges: 514 words more than they are."""
     import transformers
 
-    merges = clip_merges()
     words = [*(signs := _signs()), *(sign + WORD_END for sign in signs)]
     words += [left + right for left, right in merges]
     words += [START, END]
     return transformers.CLIPTokenizer(
         vocab={word: number for number, word in enumerate(words)},
-        merges=merges,
+        merges=list(merges),
         model_max_length=TOKENS,
         pad_token=pad_token,
     )
