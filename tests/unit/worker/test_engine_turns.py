@@ -212,12 +212,15 @@ def test_a_full_device_halves_the_turn_and_the_limit_is_remembered(
         together(pipeline, *(lambda seed=seed: wishes.submit(seed) for seed in range(8)))
         for future in wishes.futures.values():
             future.result(WAIT_SECONDS)
-        failed = len([record for record in caplog.records if "memory" in record.message])
+        failed = len([record for record in caplog.records if "not enough memory" in record.message])
         assert 1 <= failed <= 2
         together(pipeline, *(lambda seed=seed: wishes.submit(seed) for seed in range(10, 18)))
         for future in wishes.futures.values():
             future.result(WAIT_SECONDS)
-        assert len([record for record in caplog.records if "memory" in record.message]) == failed
+        assert (
+            len([record for record in caplog.records if "not enough memory" in record.message])
+            == failed
+        )
     assert max(map(len, pipeline.turns)) == 2
     for seed, steps in wishes.steps.items():
         assert steps == [0, 1, 2, 3, 4], seed
