@@ -28,64 +28,69 @@ Links = Annotated[
         show_default=False,
     ),
 ]
+ModelId = Annotated[str, typer.Argument(metavar="ID", help="Its name in requests.")]
+Sha256 = Annotated[
+    str | None, typer.Option(metavar="HEX", help="Of a single file: it is not read then.")
+]
+FileName = Annotated[
+    str | None, typer.Option(metavar="FILE", help="A single file's name, if its link has none.")
+]
+Like = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ID",
+        help="A model whose defaults and limits it takes over. Default: told by its files.",
+    ),
+]
+Title = Annotated[str | None, typer.Option(help="For people.", rich_help_panel=_ABOUT)]
+License = Annotated[str | None, typer.Option(help="Its name.", rich_help_panel=_ABOUT)]
+Size = Annotated[
+    str | None, typer.Option(metavar="WxH", help="Default size.", rich_help_panel=_ABOUT)
+]
+Steps = Annotated[int | None, typer.Option(min=1, help="Default steps.", rich_help_panel=_ABOUT)]
+Guidance = Annotated[
+    float | None, typer.Option(min=0, help="Default guidance.", rich_help_panel=_ABOUT)
+]
+Scheduler = Annotated[str | None, typer.Option(help="Default scheduler.", rich_help_panel=_ABOUT)]
+Canary = Annotated[
+    str | None,
+    typer.Option(metavar="PROMPT", help="Drawn to prove an installation.", rich_help_panel=_ABOUT),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="What a device should have.", rich_help_panel=_ABOUT),
+]
+Distilled = Annotated[
+    bool | None,
+    typer.Option(
+        "--distilled/--not-distilled",
+        help="It was made for a few steps (turbo).",
+        show_default=False,
+        rich_help_panel=_ABOUT,
+    ),
+]
+Replace = Annotated[bool, typer.Option("--replace", help="The model may be there already.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the entry as JSON; change nothing.")]
 
 
 def add_model(
-    model_id: Annotated[str, typer.Argument(metavar="ID", help="Its name in requests.")],
+    model_id: ModelId,
     links: Links,
     server: options.Server = None,
-    sha256: Annotated[
-        str | None, typer.Option(metavar="HEX", help="Of a single file: it is not read then.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(metavar="FILE", help="A single file's name, if its link has none.")
-    ] = None,
-    like: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ID",
-            help="A model whose defaults and limits it takes over. Default: told by its files.",
-        ),
-    ] = None,
-    title: Annotated[str | None, typer.Option(rich_help_panel=_ABOUT)] = None,
-    license: Annotated[str | None, typer.Option(rich_help_panel=_ABOUT)] = None,
-    size: Annotated[
-        str | None, typer.Option(metavar="WxH", help="Default size.", rich_help_panel=_ABOUT)
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Default steps.", rich_help_panel=_ABOUT)
-    ] = None,
-    guidance: Annotated[
-        float | None, typer.Option(min=0, help="Default guidance.", rich_help_panel=_ABOUT)
-    ] = None,
-    scheduler: Annotated[
-        str | None, typer.Option(help="Default scheduler.", rich_help_panel=_ABOUT)
-    ] = None,
-    canary: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PROMPT", help="Drawn to prove an installation.", rich_help_panel=_ABOUT
-        ),
-    ] = None,
-    memory: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="What a device should have.", rich_help_panel=_ABOUT),
-    ] = None,
-    distilled: Annotated[
-        bool | None,
-        typer.Option(
-            "--distilled/--not-distilled",
-            help="It was made for a few steps (turbo).",
-            show_default=False,
-            rich_help_panel=_ABOUT,
-        ),
-    ] = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="The model may be there already.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the entry as JSON; change nothing.")
-    ] = False,
+    sha256: Sha256 = None,
+    name: FileName = None,
+    like: Like = None,
+    title: Title = None,
+    license: License = None,
+    size: Size = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    scheduler: Scheduler = None,
+    canary: Canary = None,
+    memory: Memory = None,
+    distilled: Distilled = None,
+    replace: Replace = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Add a model to the server's catalog, by the links that workers fetch it from.
 

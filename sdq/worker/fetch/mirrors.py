@@ -114,7 +114,8 @@ def _copy(source: Path, part: Part, wanted: Wanted) -> None:
 def _refusal(file: ModelFile, reasons: list[str]) -> DownloadError:
     return DownloadError(
         f"cannot fetch {file.path}: " + "; ".join(reasons),
-        hint="nothing was installed; try again later, or tell whoever keeps the server's catalog",
+        hint="this model is not installed; try again later, or tell whoever keeps the server's "
+        "catalog",
     )
 
 
