@@ -1,16 +1,21 @@
 """sdq's engine and diffusers' own ``__call__`` in turn, on the same modules in one process.
 
-What differs between the two is sdq's own work, and nothing else: weights, layout and threads are
-the same. For `bench/full_size.py`, which runs it in a process of its own to see its memory.
+What differs between the two is sdq's own work, and nothing else: weights, layout and the number of
+threads are the same; the threads of one end before the other begins (`drawing.in_a_thread`). For
+`bench/full_size.py`, which runs it in a process of its own to see its memory.
 """
 
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from drawing import Model, call, engine_of, load_ours, specs_of
+from drawing import Model, call, engine_of, in_a_thread, load_ours, specs_of
 
 from sdq.spec import ImageSpec
+
+Drawn = tuple[Any, dict[str, float]]
+"""The picture, and how long its steps and it as a whole took."""
 
 
 class Setting(NamedTuple):
@@ -72,7 +77,7 @@ def compare(setting: Setting) -> dict[str, Any]:
         torch.set_num_threads(setting.threads)
     model = setting.model
     begin = time.perf_counter()
-    pipeline = load_ours(model, setting.folder, device)
+    pipeline = in_a_thread(lambda: load_ours(model, setting.folder, device))
     found: dict[str, Any] = {
         "device": device.describe(),
         "dtype": device.dtype,
@@ -81,16 +86,21 @@ def compare(setting: Setting) -> dict[str, Any]:
         "loaded_megabytes": peak_megabytes(),
     }
     steps = Steps(pipeline.unet, device.name)
-    with engine_of(pipeline, device, model, at_once=1) as engine:
-        for spec in specs_of(model, [1], seed=1):
-            _bare(pipeline, spec, steps)
-            _ours(engine, spec, steps)
-        pairs = [
-            _pair(pipeline, engine, spec, steps, ours_first=bool(number % 2))
-            for number, spec in enumerate(
-                specs_of(model, [setting.steps] * setting.rounds, seed=10)
-            )
-        ]
+
+    def bare(spec: ImageSpec) -> Drawn:
+        return in_a_thread(lambda: _bare(pipeline, spec, steps))
+
+    def ours(spec: ImageSpec) -> Drawn:
+        with engine_of(pipeline, device, model, at_once=1) as engine:
+            return _ours(engine, spec, steps)
+
+    for spec in specs_of(model, [1], seed=1):
+        bare(spec)
+        ours(spec)
+    pairs = [
+        _pair({"bare": bare, "engine": ours}, spec, ours_first=bool(number % 2))
+        for number, spec in enumerate(specs_of(model, [setting.steps] * setting.rounds, seed=10))
+    ]
     found["pairs"] = pairs
     found["peak_megabytes"] = peak_megabytes()
     if device.name.startswith("cuda"):
@@ -99,21 +109,20 @@ def compare(setting: Setting) -> dict[str, Any]:
 
 
 def _pair(
-    pipeline: Any, engine: Any, spec: ImageSpec, steps: Steps, *, ours_first: bool
+    ways: Mapping[str, Callable[[ImageSpec], "Drawn"]], spec: ImageSpec, *, ours_first: bool
 ) -> dict[str, float]:
     import numpy
 
     found: dict[str, float] = {}
     images = []
     for way in ("engine", "bare") if ours_first else ("bare", "engine"):
-        is_bare = way == "bare"
-        image, seconds = _bare(pipeline, spec, steps) if is_bare else _ours(engine, spec, steps)
+        image, seconds = ways[way](spec)
         images.append(numpy.asarray(image, dtype=numpy.int16))
         found |= {f"{way}_{name}": value for name, value in seconds.items()}
     return {**found, "difference": int(abs(images[0] - images[1]).max())}
 
 
-def _bare(pipeline: Any, spec: ImageSpec, steps: Steps) -> tuple[Any, dict[str, float]]:
+def _bare(pipeline: Any, spec: ImageSpec, steps: Steps) -> Drawn:
     def on_step(pipeline: Any, step: int, time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         steps.told()
         return {}
@@ -124,7 +133,7 @@ def _bare(pipeline: Any, spec: ImageSpec, steps: Steps) -> tuple[Any, dict[str, 
     return image, _seconds(spec, steps, time.perf_counter() - begin)
 
 
-def _ours(engine: Any, spec: ImageSpec, steps: Steps) -> tuple[Any, dict[str, float]]:
+def _ours(engine: Any, spec: ImageSpec, steps: Steps) -> Drawn:
     def on_step(step: int, count: int) -> None:
         if step:
             steps.told()

@@ -8,12 +8,15 @@ import gc
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from sdq.protocol.model import ModelManifest
 from sdq.spec import ImageSpec
+
+T = TypeVar("T")
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "full-size"
 """Not in git; `make clean` removes it."""
@@ -101,7 +104,7 @@ def manifest_of(model: Model, folder: Path) -> ModelManifest:
 
 
 def load_bare(model: Model, folder: Path, device: Any) -> Any:
-    """As diffusers gives it, contiguous, with the model's scheduler."""
+    """As diffusers gives it, contiguous, with the model's scheduler. Call it `in_a_thread`."""
     from sdq.worker import pipelines
 
     pipelines.silence()
@@ -120,7 +123,7 @@ def load_bare(model: Model, folder: Path, device: Any) -> Any:
 
 
 def load_ours(model: Model, folder: Path, device: Any, *, compile: bool = False) -> Any:
-    """As a worker loads it."""
+    """As a worker loads it. Call it `in_a_thread`."""
     from sdq.worker import pipelines
 
     manifest = manifest_of(model, folder)
@@ -131,7 +134,8 @@ def load_ours(model: Model, folder: Path, device: Any, *, compile: bool = False)
 
 @contextmanager
 def engine_of(pipeline: Any, device: Any, model: Model, at_once: int = 0) -> Iterator[Any]:
-    """A running engine; ``at_once`` pictures of the model's side, 0 for the device's own."""
+    """A running engine, whose threads end with it; ``at_once`` pictures of the model's side, 0 for
+    the device's own."""
     from sdq.worker.engine import Engine
     from sdq.worker.flight import Capacity
     from sdq.worker.holding import Holding
@@ -189,6 +193,17 @@ def by_engine(engine: Any, specs: Sequence[ImageSpec]) -> None:
     ]
     for future in futures:
         future.result()
+
+
+def in_a_thread(act: Callable[[], T]) -> T:
+    """What ``act`` gives, in a thread that ends with it.
+
+    On a CPU torch keeps a team of threads for each thread that has calculated. Two teams take the
+    cores from one another, even while one of them is idle: both halve their speed. A worker has
+    one team, its engine's; so here whoever has calculated ends before the other one does.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(act).result()
 
 
 def rate(act: Callable[[], None], pictures: int) -> float:

@@ -4,8 +4,9 @@
 the best size; (c) sdq's engine, handed everything at once. Once with equal steps, once with
 mixed ones, which a static batch cannot hold: it takes the oldest picture and, of those beside
 it in a window as large as the engine's hand, those with as many steps. Rounds of a, b and c in
-turn, so that the machine's drift cancels. Then the engine at each size of the active set, and
-its own share of a step.
+turn, so that the machine's drift cancels; whoever has drawn ends its threads before the next one
+begins (`drawing.in_a_thread`). Then the engine at each size of the active set, and its own share
+of a step.
 
     python bench/engine.py [--pictures 24] [--rounds 3] [--threads 0] [--at-once 0]
         [--active-sets 1,2,4,8,16] [--json FILE]
@@ -32,6 +33,7 @@ from drawing import (
     call,
     engine_of,
     folder_of,
+    in_a_thread,
     in_batches,
     load_bare,
     load_ours,
@@ -42,16 +44,24 @@ from drawing import (
 )
 from measure import machine, spread
 
+from sdq.spec import ImageSpec
+
 EQUAL_STEPS = 20
 MIXED_SHARES = (0.5, 0.7, 0.9, 1.1, 1.3, 1.5)  # of the equal steps: as many on average
 BATCHES = (2, 4, 8, 16)
 OWN_SHARE_PICTURES = 6
 
 
+def bare_rate(act: Callable[[], None], pictures: int) -> float:
+    return in_a_thread(lambda: rate(act, pictures))
+
+
 def best_batch(pipeline: Any, model: Model, pictures: int, steps: int) -> int:
     specs = specs_of(model, [max(1, steps // 2)] * max(pictures, max(BATCHES)), seed=500)
     rates = {
-        size: max(rate(lambda s=size: call(pipeline, specs[:s]), size) for _ in range(2))
+        size: max(
+            in_a_thread(lambda s=size: rate(lambda: call(pipeline, specs[:s]), s)) for _ in range(2)
+        )
         for size in BATCHES
         if size <= pictures
     }
@@ -60,21 +70,24 @@ def best_batch(pipeline: Any, model: Model, pictures: int, steps: int) -> int:
 
 
 def compare(
-    name: str, model: Model, steps: Sequence[int], rounds: int, bare: Any, engine: Any, size: int
+    name: str,
+    model: Model,
+    steps: Sequence[int],
+    rounds: int,
+    bare: Any,
+    engine_rate: Callable[[Sequence[ImageSpec]], float],
+    at_once: int,
+    size: int,
 ) -> dict[str, Any]:
-    from sdq.worker.app import in_hand
+    from sdq.worker.worker import in_hand
 
     found: dict[str, list[float]] = {"a": [], "b": [], "c": []}
+    window = max(size, in_hand(at_once))
     for number in range(rounds):
         specs = specs_of(model, steps, seed=1000 * number)
-        window = max(size, in_hand(engine.at_once))
-        ways: dict[str, Callable[[], None]] = {
-            "a": lambda s=specs: one_by_one(bare, s),
-            "b": lambda s=specs, w=window: in_batches(bare, s, size, w),
-            "c": lambda s=specs: by_engine(engine, s),
-        }
-        for way, act in ways.items():
-            found[way].append(rate(act, len(specs)))
+        found["a"].append(bare_rate(lambda s=specs: one_by_one(bare, s), len(specs)))
+        found["b"].append(bare_rate(lambda s=specs: in_batches(bare, s, size, window), len(specs)))
+        found["c"].append(engine_rate(specs))
     a, b, c = (statistics.median(found[way]) for way in "abc")
     print(f"{name} steps, pictures a second:")
     print(f"  (a) one by one:           {spread(found['a'], '/s', 1)}")
@@ -92,7 +105,7 @@ def by_active_set(
     count = max(sets)
     for size in sets:  # once before the clock runs: what is compiled or chosen for a new size
         warm = specs_of(model, [2] * size, seed=19_000)
-        in_batches(bare, warm, size, size)
+        in_a_thread(lambda n=size, w=warm: in_batches(bare, w, n, n))
         with engine_of(ours, device, model, at_once=size) as engine:
             by_engine(engine, warm)
     alone: list[float] = []
@@ -100,11 +113,11 @@ def by_active_set(
     engines: dict[int, list[float]] = {size: [] for size in sets}
     for number in range(rounds):
         specs = specs_of(model, [steps] * count, seed=20_000 + 1000 * number)
-        alone.append(rate(lambda s=specs: one_by_one(bare, s), count))
+        alone.append(bare_rate(lambda s=specs: one_by_one(bare, s), count))
         for size in sets:
             whole = specs[: count - count % size]
             act = lambda n=size, s=whole: in_batches(bare, s, n, n)  # noqa: E731
-            batched[size].append(rate(act, len(whole)))
+            batched[size].append(bare_rate(act, len(whole)))
             with engine_of(ours, device, model, at_once=size) as engine:
                 engines[size].append(rate(lambda e=engine, s=whole: by_engine(e, s), len(whole)))
     a = statistics.median(alone)
@@ -185,8 +198,8 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     model = model_of(options.model, options.side)
     folder = folder_of(model.name)
-    bare = load_bare(model, folder, device)
-    ours = load_ours(model, folder, device, compile=options.compile)
+    bare = in_a_thread(lambda: load_bare(model, folder, device))
+    ours = in_a_thread(lambda: load_ours(model, folder, device, compile=options.compile))
     if options.bare_layout == "channels_last":
         from sdq.worker import pipelines
 
@@ -226,15 +239,22 @@ def measure(
 ) -> None:
     steps, sets = options.steps, options.active_sets
     with engine_of(ours, device, model, options.at_once) as engine:
-        print(f"active set {engine.at_once}")
+        at_once = engine.at_once
         by_engine(engine, specs_of(model, [2] * 8, seed=0))  # warm
-        size = best_batch(bare, model, options.pictures, steps)
-        equal = [steps] * options.pictures
+    print(f"active set {at_once}")
+
+    def engine_rate(specs: Sequence[ImageSpec]) -> float:
+        with engine_of(ours, device, model, options.at_once) as engine:
+            return rate(lambda: by_engine(engine, specs), len(specs))
+
+    size = best_batch(bare, model, options.pictures, steps)
+    ways = (options.rounds, bare, engine_rate, at_once, size)
+    equal = [steps] * options.pictures
+    found["equal"] = compare("equal", model, equal, *ways)
+    if not options.no_mixed:
         shares = [MIXED_SHARES[(5 * n) % len(MIXED_SHARES)] for n in range(options.pictures)]
         mixed = [max(1, round(share * steps)) for share in shares]
-        found["equal"] = compare("equal", model, equal, options.rounds, bare, engine, size)
-        if not options.no_mixed:
-            found["mixed"] = compare("mixed", model, mixed, options.rounds, bare, engine, size)
+        found["mixed"] = compare("mixed", model, mixed, *ways)
     if sets:
         found["active_sets"] = by_active_set(model, sets, steps, options.rounds, bare, ours, device)
     if options.compile:  # 0: it could not be compiled, and a warning said why
