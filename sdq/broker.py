@@ -27,8 +27,8 @@ from celery import Celery
 
 from sdq.protocol.codec import decode, encode
 from sdq.protocol.constants import MAX_PREVIEW_BYTES as MAX_PREVIEW_BYTES  # found here too
-from sdq.protocol.model import JobId, ModelId, Sha256, WorkerId
-from sdq.spec import ImageSpec
+from sdq.protocol.model import JobId, ModelFile, ModelId, Sha256, WorkerId
+from sdq.spec import MAX_LORAS, ImageSpec
 
 DRAW_TASK = "sdq.draw"
 
@@ -101,6 +101,9 @@ class DrawTask(msgspec.Struct, frozen=True):
     spec: ImageSpec
     key: Sha256
     fingerprint: Sha256  # of the model that must draw it
+    loras: Annotated[tuple[ModelFile, ...], msgspec.Meta(max_length=MAX_LORAS)] = ()
+    """Where the files of the spec's LoRAs are to be had; one that the catalog does not name any
+    more is not among them, and a worker that has it draws all the same."""
 
 
 class _Event(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower):

@@ -25,6 +25,8 @@ MAX_SIDE_PIXELS = 4_096
 MAX_STEPS = 500
 MAX_GUIDANCE = 100.0
 SIZE_MULTIPLE = 8
+MAX_LORAS = 8
+MAX_LORA_WEIGHT = 10.0
 
 Prompt = Annotated[str, msgspec.Meta(max_length=MAX_PROMPT_CHARACTERS)]
 Name = Annotated[str, msgspec.Meta(max_length=100)]
@@ -32,6 +34,24 @@ Side = Annotated[int, msgspec.Meta(ge=SIZE_MULTIPLE, le=MAX_SIDE_PIXELS)]
 Steps = Annotated[int, msgspec.Meta(ge=1, le=MAX_STEPS)]
 Guidance = Annotated[float, msgspec.Meta(ge=0, le=MAX_GUIDANCE)]
 Seed = Annotated[int, msgspec.Meta(ge=0, lt=SEED_LIMIT)]
+LoraWeight = Annotated[float, msgspec.Meta(ge=-MAX_LORA_WEIGHT, le=MAX_LORA_WEIGHT)]
+FileHash = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+
+
+class LoraChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A LoRA that a person asked for; without a weight it gets its own usual one."""
+
+    name: Name
+    weight: LoraWeight | None = None
+
+
+class Lora(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Small weights that are added to a model's, ``weight`` times. The file is what counts: its
+    SHA-256 is part of the picture's key, its name is not."""
+
+    name: Name
+    sha256: FileHash
+    weight: LoraWeight
 
 
 class SpecDraft(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -50,10 +70,12 @@ class SpecDraft(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     guidance_scale: Guidance | None = None
     scheduler: Name | None = None
     seed: Seed | None = None
+    loras: Annotated[tuple[LoraChoice, ...], msgspec.Meta(max_length=MAX_LORAS)] = ()
 
 
-class ImageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One picture, completely: sizes in pixels, multiples of 8; seed below 2**32."""
+class ImageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One picture, completely: sizes in pixels, multiples of 8; seed below 2**32. ``loras`` are
+    sorted by hash, each there once, none of weight 0."""
 
     prompt: Prompt
     negative_prompt: Prompt
@@ -64,6 +86,7 @@ class ImageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     guidance_scale: Guidance
     scheduler: Name
     seed: Seed
+    loras: Annotated[tuple[Lora, ...], msgspec.Meta(max_length=MAX_LORAS)] = ()
 
 
 def normalize_text(text: str) -> str:
@@ -76,6 +99,9 @@ def canonical(spec: ImageSpec) -> bytes:
     """The spec as UTF-8 JSON with sorted names and no spaces; numbers in one form each."""
     fields = msgspec.structs.asdict(spec)
     fields["guidance_scale"] = float(spec.guidance_scale) + 0.0  # -0.0 becomes 0.0
+    del fields["loras"]
+    if spec.loras:  # without, the form is that of the time before there were any
+        fields["loras"] = sorted([lora.sha256, float(lora.weight)] for lora in spec.loras)
     text = json.dumps(
         fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )

@@ -7,7 +7,7 @@ from typing import BinaryIO
 import msgspec
 
 from sdq.errors import OutputError, ProtocolError, SdqError, ServerBusy
-from sdq.protocol.catalog_messages import CatalogChanged, ModelShown
+from sdq.protocol.catalog_messages import CatalogChanged, Loras, ModelShown
 from sdq.protocol.constants import MAX_COUNT, MAX_PREVIEW_BYTES
 from sdq.protocol.job_messages import Draining, Jobs, JobsCancelled, Submitted
 from sdq.protocol.messages import (
@@ -33,6 +33,7 @@ Reply = (
     | FoundPictures
     | Jobs
     | JobsCancelled
+    | Loras
     | Models
     | ModelShown
     | CatalogChanged

@@ -1,6 +1,6 @@
 """The messages about the server's catalog of models."""
 
-from sdq.protocol.model import ModelId, ModelManifest, WorkerId
+from sdq.protocol.model import LoraManifest, ModelId, ModelManifest, WorkerId
 from sdq.protocol.vocabulary import BaseMessage, BaseRequest, RequestId
 from sdq.spec import Name
 
@@ -38,6 +38,29 @@ class SetDefaultModel(BaseRequest, frozen=True):
     model_id: ModelId
 
 
+class ListLoras(BaseRequest, frozen=True):
+    """The LoRAs of the catalog, those for one model or all. Answer: `Loras`."""
+
+    model: Name | None = None
+
+
+class PutLora(BaseRequest, frozen=True):
+    """Adds a LoRA to the catalog. One that is there is only replaced when that is said.
+
+    Answer: `CatalogChanged`, with the LoRA's id.
+    """
+
+    manifest: LoraManifest
+    replaces: bool = False
+
+
+class RemoveLora(BaseRequest, frozen=True):
+    """Takes a LoRA out of the catalog; pictures and workers' files stay. Answer: `CatalogChanged`,
+    with the LoRA's id."""
+
+    lora_id: ModelId
+
+
 # ---------------------------------------------------------------- server to client
 
 
@@ -57,3 +80,10 @@ class CatalogChanged(BaseMessage, frozen=True):
     request_id: RequestId
     model_id: ModelId
     cancelled: int
+
+
+class Loras(BaseMessage, frozen=True):
+    """Sorted by id."""
+
+    request_id: RequestId
+    loras: tuple[LoraManifest, ...]

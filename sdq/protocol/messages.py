@@ -9,8 +9,12 @@ import msgspec
 
 from sdq.protocol.catalog_messages import (
     CatalogChanged,
+    ListLoras,
+    Loras,
     ModelShown,
+    PutLora,
     PutModel,
+    RemoveLora,
     RemoveModel,
     SetDefaultModel,
     ShowModel,
@@ -290,6 +294,9 @@ ClientMessage = (
     | PutModel
     | RemoveModel
     | SetDefaultModel
+    | ListLoras
+    | PutLora
+    | RemoveLora
     | GetStatus
     | FindPictures
     | FetchPicture
@@ -316,6 +323,7 @@ ServerMessage = (
     | Models
     | ModelShown
     | CatalogChanged
+    | Loras
     | Status
     | FoundPictures
     | Removed

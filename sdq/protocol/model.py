@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from sdq.spec import Guidance, ImageSpec, Name, Side, Steps, derived_seed
+from sdq.spec import FileHash, Guidance, ImageSpec, LoraWeight, Name, Side, Steps, derived_seed
 
 # Patterns end in \Z: $ would let a line feed through.
-Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Sha256 = FileHash
 
 ModelId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z", max_length=100)]
 """Becomes the name of a folder and of a queue, so no slash and no leading dot."""
@@ -76,6 +76,19 @@ class ModelManifest(msgspec.Struct, frozen=True):
     memory_bytes: NotNegative | None = None  # what a device should have to draw with it
     is_distilled: bool = False  # made for a few steps: it begins at the noisiest timestep
     golden: Golden = ""  # the canary as it should look
+
+
+class LoraManifest(msgspec.Struct, frozen=True):
+    """Small weights that change what a model draws: one safetensors file."""
+
+    lora_id: ModelId
+    title: str
+    license: str
+    models: Annotated[tuple[ModelId, ...], msgspec.Meta(min_length=1, max_length=100)]
+    """The models that it was made for."""
+    file: ModelFile
+    weight: LoraWeight = 1.0  # where a picture names none
+    trigger: Annotated[str, msgspec.Meta(max_length=1_000)] = ""  # words that call for it
 
 
 class ModelInfo(msgspec.Struct, frozen=True):
