@@ -6,6 +6,7 @@
     ├── UsageError               2  wrong usage: a flag, a setting, a file
     │   ├── InvalidSpec             a parameter of a picture is out of its range
     │   ├── UnknownModel            no such model in the catalog
+    │   ├── UnknownLora             no such LoRA in the catalog
     │   ├── UnknownJob              no such job, or forgotten long after its end
     │   ├── UnknownWorker           no such worker online
     │   └── OutputError             a file cannot be written
@@ -60,6 +61,10 @@ class InvalidSpec(UsageError):
 
 class UnknownModel(UsageError):
     code = "unknown_model"
+
+
+class UnknownLora(UsageError):
+    code = "unknown_lora"
 
 
 class UnknownJob(UsageError):

@@ -1,16 +1,20 @@
-"""The catalog: which models there are, and what a draft means for them.
+"""The catalog: which models and LoRAs there are, and what a draft means for them.
 
 It is read from the ``catalog.toml`` that sdq ships and from a file of the operator in the same
-form, whose models are added, or replace those of the same id as a whole.
+form, whose entries are added, or replace those of the same id as a whole.
 """
 
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import NoReturn
 
+import msgspec
+
 from sdq.errors import InvalidSpec, UnknownModel, UsageError
-from sdq.protocol.model import ModelManifest
-from sdq.server.catalog_file import parse, read
+from sdq.protocol.model import LoraManifest, ModelFile, ModelManifest
+from sdq.server.catalog_file import CatalogFile, parse, read
+from sdq.server.lora_choices import chosen, found_lora
 from sdq.server.model_limits import check, nearest
 from sdq.spec import MAX_PROMPT_CHARACTERS, ImageSpec, SpecDraft, normalize_text
 
@@ -28,6 +32,8 @@ class Catalog:
         *,
         file: Path | None = None,
         own: frozenset[str] = frozenset(),
+        loras: dict[str, LoraManifest] | None = None,
+        own_loras: frozenset[str] = frozenset(),
     ) -> None:
         self.default_model_id = default_model_id
         self.max_prompt_characters = min(max_prompt_characters, MAX_PROMPT_CHARACTERS)
@@ -35,38 +41,49 @@ class Catalog:
         """The operator's file, whether it is there or not."""
         self.own = own
         """The models that it names."""
+        self.own_loras = own_loras
         self.version = 0
         """Grows with each change."""
         self._manifests = manifests
+        self._loras = loras or {}
+        self._lora_files = _by_hash(self._loras)
 
     @classmethod
     def load(cls, extra: Path | None = None, *, max_prompt_characters: int = 2_000) -> "Catalog":
-        """The shipped models and those of the file ``extra``, when there is such a file.
+        """What is shipped and what the file ``extra`` says, when there is such a file.
 
-        Raises `UsageError` naming file, model and field of a mistake.
+        Raises `UsageError` naming file, entry and field of a mistake.
         """
         shipped = resources.files("sdq.server").joinpath("catalog.toml")
-        default, manifests = parse(shipped.read_text("utf-8"), _SHIPPED)
+        default, manifests, loras = parse(shipped.read_text("utf-8"), _SHIPPED)
         where = _SHIPPED
         text = None if extra is None else read(extra)
-        if text is not None:
-            chosen, own = parse(text, str(extra))
-            manifests |= own
-            if chosen is not None:
-                default, where = chosen, str(extra)
+        own = CatalogFile(None, {}, {}) if text is None else parse(text, str(extra))
+        if own.default is not None:
+            default, where = own.default, str(extra)
+        manifests |= own.manifests
         if default is None or default not in manifests:
             raise UsageError(
                 f"{where}: default = {default!r} is not a model of the catalog",
                 hint="its models are " + ", ".join(sorted(manifests)),
             )
-        mine = frozenset(own) if text is not None else frozenset[str]()
-        return cls(manifests, default, max_prompt_characters, file=extra, own=mine)
+        return cls(
+            manifests,
+            default,
+            max_prompt_characters,
+            file=extra,
+            own=frozenset(own.manifests),
+            loras=loras | own.loras,
+            own_loras=frozenset(own.loras),
+        )
 
     def reload(self) -> None:
         """Reads both files again. Raises `UsageError`; nothing has changed then."""
         new = Catalog.load(self.file, max_prompt_characters=self.max_prompt_characters)
         self.default_model_id, self.own = new.default_model_id, new.own
-        self._manifests = new._manifests
+        self.own_loras = new.own_loras
+        self._manifests, self._loras = new._manifests, new._loras
+        self._lora_files = new._lora_files
         self.version += 1
 
     def manifest(self, model_id: str | None) -> ModelManifest:
@@ -87,11 +104,27 @@ class Catalog:
         """By id, of all models."""
         return {model_id: found.fingerprint for model_id, found in self._manifests.items()}
 
+    def lora(self, lora_id: str) -> LoraManifest:
+        """Raises `UnknownLora` with the nearest name."""
+        return found_lora(lora_id, self._loras)
+
+    def loras(self, model_id: str | None = None) -> tuple[LoraManifest, ...]:
+        """All LoRAs, or those for one model, sorted by id."""
+        return tuple(
+            self._loras[lora_id]
+            for lora_id in sorted(self._loras)
+            if model_id is None or model_id in self._loras[lora_id].models
+        )
+
+    def lora_files(self, sha256s: Iterable[str]) -> tuple[ModelFile, ...]:
+        """The LoRA files with these hashes, as far as the catalog names them."""
+        return tuple(self._lora_files[sha256] for sha256 in sha256s if sha256 in self._lora_files)
+
     def resolve(self, draft: SpecDraft) -> ImageSpec:
         """The draft with the model's defaults where it is silent, checked against its limits.
 
-        The seed is 0 where the draft names none. Raises `InvalidSpec` or `UnknownModel`. On the
-        path of every quick hit: a few microseconds.
+        The seed is 0 where the draft names none. Raises `InvalidSpec`, `UnknownModel` or
+        `UnknownLora`. On the path of every quick hit: a few microseconds.
         """
         model = self._manifests.get(draft.model or "") or self.manifest(draft.model)
         prompt = normalize_text(draft.prompt)
@@ -115,9 +148,22 @@ class Catalog:
             float(defaults.guidance_scale if guidance is None else guidance) + 0.0,
             draft.scheduler or defaults.scheduler,
             draft.seed or 0,
+            chosen(draft.loras, model, self._loras) if draft.loras else (),
         )
         check(spec, model)
         return spec
+
+
+def _by_hash(loras: dict[str, LoraManifest]) -> dict[str, ModelFile]:
+    """One file under two names has the links of both."""
+    found: dict[str, ModelFile] = {}
+    for lora_id in sorted(loras):
+        file = loras[lora_id].file
+        first = found.setdefault(file.sha256, file)
+        if first is not file:
+            links = tuple(dict.fromkeys(first.links + file.links))
+            found[file.sha256] = msgspec.structs.replace(first, links=links)
+    return found
 
 
 def _refuse_prompt(prompt: str, negative_prompt: str, limit: int) -> NoReturn:

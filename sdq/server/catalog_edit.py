@@ -10,7 +10,7 @@ import msgspec
 import tomlkit
 import tomlkit.items
 
-from sdq.protocol.model import ModelFile, ModelManifest
+from sdq.protocol.model import LoraManifest, ModelFile, ModelManifest
 
 _HEAD = "Models of this server's own; `sdq model add` and `sdq model remove` change it."
 
@@ -30,6 +30,22 @@ def without_model(text: str, model_id: str) -> str:
     del models[model_id]
     if document.get("default") == model_id:
         del document["default"]
+    return tomlkit.dumps(document)
+
+
+def with_lora(text: str, manifest: LoraManifest) -> str:
+    """With this LoRA, in place of its entry when it has one."""
+    document = _parsed(text)
+    loras = document.setdefault("loras", tomlkit.table(is_super_table=True))
+    loras[manifest.lora_id] = _lora_entry(manifest)
+    return tomlkit.dumps(document)
+
+
+def without_lora(text: str, lora_id: str) -> str:
+    """Without it. Raises `KeyError` when it is not there."""
+    document = _parsed(text)
+    loras: Any = document.get("loras", {})
+    del loras[lora_id]
     return tomlkit.dumps(document)
 
 
@@ -69,6 +85,19 @@ def _entry(manifest: ModelManifest) -> tomlkit.items.Table:
     for file in manifest.files:
         files.append(_file(file))
     table["files"] = files
+    return table
+
+
+def _lora_entry(manifest: LoraManifest) -> tomlkit.items.Table:
+    table = tomlkit.table()
+    table["title"] = manifest.title
+    table["license"] = manifest.license
+    table["models"] = list(manifest.models)
+    if manifest.weight != 1.0:
+        table["weight"] = manifest.weight
+    if manifest.trigger:
+        table["trigger"] = manifest.trigger
+    table["file"] = _file(manifest.file)
     return table
 
 

@@ -1,5 +1,6 @@
 """The form of a catalog file: TOML to manifests, every mistake named with its place."""
 
+import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -9,6 +10,7 @@ import msgspec
 from sdq.errors import InvalidSpec, UsageError
 from sdq.protocol.model import (
     Golden,
+    LoraManifest,
     ModelDefaults,
     ModelFile,
     ModelId,
@@ -19,7 +21,7 @@ from sdq.protocol.model import (
     fingerprint_of,
 )
 from sdq.server.model_limits import check
-from sdq.spec import normalize_text
+from sdq.spec import LoraWeight, normalize_text
 
 MAX_CATALOG_BYTES = 4 * 1024 * 1024
 
@@ -43,9 +45,25 @@ class _File(ModelFile, frozen=True, forbid_unknown_fields=True, kw_only=True):
     size_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None  # TOML has no null
 
 
+class _Lora(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[loras.<id>]`` in the file."""
+
+    title: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    license: Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
+    models: Annotated[tuple[ModelId, ...], msgspec.Meta(min_length=1, max_length=100)]
+    file: "_LoraFile"
+    weight: LoraWeight = 1.0
+    trigger: Annotated[str, msgspec.Meta(max_length=1_000)] = ""
+
+
+class _LoraFile(ModelFile, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    size_bytes: Annotated[int, msgspec.Meta(ge=1)]  # workers fetch it while a job waits: bounded
+
+
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     default: str | None = None
     models: dict[str, dict[str, Any]] = {}
+    loras: dict[str, dict[str, Any]] = {}
 
 
 class CatalogFile(NamedTuple):
@@ -53,10 +71,11 @@ class CatalogFile(NamedTuple):
 
     default: str | None
     manifests: dict[str, ModelManifest]
+    loras: dict[str, LoraManifest]
 
 
 def parse(text: str, where: str) -> CatalogFile:
-    """A catalog. Raises `UsageError` naming ``where``, the model and the field of a mistake."""
+    """A catalog. Raises `UsageError` naming ``where``, the entry and the field of a mistake."""
     try:
         document = msgspec.convert(tomllib.loads(text), _Document)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
@@ -68,7 +87,11 @@ def parse(text: str, where: str) -> CatalogFile:
         model_id: _manifest(model_id, table, f"{where}: model {model_id!r}")
         for model_id, table in document.models.items()
     }
-    return CatalogFile(document.default, manifests)
+    loras = {
+        lora_id: _lora(lora_id, table, f"{where}: LoRA {lora_id!r}")
+        for lora_id, table in document.loras.items()
+    }
+    return CatalogFile(document.default, manifests, loras)
 
 
 def read(path: Path) -> str | None:
@@ -88,12 +111,7 @@ def read(path: Path) -> str | None:
 
 
 def _manifest(model_id: str, table: dict[str, Any], where: str) -> ModelManifest:
-    try:
-        msgspec.convert(model_id, ModelId)
-    except msgspec.ValidationError as error:
-        raise UsageError(
-            f"{where}: the id of a model is made of letters, digits, dots, dashes and underscores"
-        ) from error
+    _check_id(model_id, f"{where}: the id of a model")
     try:
         model = msgspec.convert(table, _Model)
     except msgspec.ValidationError as error:
@@ -118,20 +136,61 @@ def _manifest(model_id: str, table: dict[str, Any], where: str) -> ModelManifest
     return manifest
 
 
+def _lora(lora_id: str, table: dict[str, Any], where: str) -> LoraManifest:
+    _check_id(lora_id, f"{where}: the id of a LoRA")
+    try:
+        lora = msgspec.convert(table, _Lora)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{where}: {_plain(error)}") from error
+    file = ModelFile(lora.file.path, lora.file.size_bytes, lora.file.sha256, lora.file.links)
+    if not file.path.endswith(".safetensors"):
+        raise UsageError(
+            f"{where}: file.path: {file.path!r} is no .safetensors file",
+            hint="other forms of weights may hold programs; convert it where you trust it",
+        )
+    _check_links(file, f"{where}: file")
+    if len(set(lora.models)) < len(lora.models):
+        raise UsageError(f"{where}: models: one is there twice")
+    if not math.isfinite(lora.weight):
+        raise UsageError(f"{where}: weight: {lora.weight} is no number")
+    return LoraManifest(
+        lora_id=lora_id,
+        title=lora.title,
+        license=lora.license,
+        models=lora.models,
+        file=file,
+        weight=lora.weight,
+        trigger=normalize_text(lora.trigger),
+    )
+
+
+def _check_id(name: str, what: str) -> None:
+    try:
+        msgspec.convert(name, ModelId)
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"{what} is made of letters, digits, dots, dashes and underscores"
+        ) from error
+
+
 def _check_files(files: tuple[ModelFile, ...], where: str) -> None:
     seen: set[str] = set()
     for file in files:
         if file.path in seen:
             raise UsageError(f"{where}: files: {file.path!r} is there twice")
-        if not file.links:
-            raise UsageError(f"{where}: files: {file.path!r} has no links")
-        for link in file.links:
-            if not link.partition(":")[0].isalnum() or ":" not in link:
-                raise UsageError(
-                    f"{where}: files: link {link!r} has no scheme",
-                    hint="write https://…, hf://org/name@revision/file or file:///…",
-                )
+        _check_links(file, f"{where}: files")
         seen.add(file.path)
+
+
+def _check_links(file: ModelFile, where: str) -> None:
+    if not file.links:
+        raise UsageError(f"{where}: {file.path!r} has no links")
+    for link in file.links:
+        if not link.partition(":")[0].isalnum() or ":" not in link:
+            raise UsageError(
+                f"{where}: link {link!r} has no scheme",
+                hint="write https://…, hf://org/name@revision/file or file:///…",
+            )
 
 
 def _check_defaults(manifest: ModelManifest, where: str) -> None:

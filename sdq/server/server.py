@@ -113,7 +113,7 @@ class Server:
         owned.push_async_callback(self._library.close)
         redis = connect(redis_url)
         owned.push_async_callback(redis.aclose)
-        dispatcher = CeleryDispatcher(redis, redis_url, database.server_id)
+        dispatcher = CeleryDispatcher(redis, redis_url, database.server_id, catalog.lora_files)
         owned.push_async_callback(dispatcher.close)
         self._redis, self._roster = redis, Roster()
         reader = EventReader(redis, database.server_id)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, cast
 
@@ -25,6 +25,7 @@ from sdq.broker import (
     to_argument,
 )
 from sdq.errors import StackError
+from sdq.protocol.model import ModelFile
 from sdq.server.queue.job import Job
 
 SEND_TIMEOUT_SECONDS = 5.0
@@ -82,10 +83,24 @@ class Dispatcher(Protocol):
     async def close(self) -> None: ...
 
 
+LoraFiles = Callable[[Iterable[str]], Sequence[ModelFile]]
+"""From hashes to the files that the catalog names now."""
+
+
+def _no_loras(sha256s: Iterable[str]) -> tuple[ModelFile, ...]:
+    return ()
+
+
 class CeleryDispatcher:
     """The real one. Celery's producer blocks, so one thread of its own does the sending."""
 
-    def __init__(self, redis: "Redis", redis_url: str, server_id: str) -> None:
+    def __init__(
+        self,
+        redis: "Redis",
+        redis_url: str,
+        server_id: str,
+        lora_files: LoraFiles = _no_loras,
+    ) -> None:
         self._redis = redis
         self._app: Celery = make_app(redis_url)
         self._app.conf.broker_transport_options |= {
@@ -93,6 +108,7 @@ class CeleryDispatcher:
             "socket_timeout": SEND_TIMEOUT_SECONDS,
         }
         self._server_id = server_id
+        self._lora_files = lora_files
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="celery-producer")
 
     async def send(self, jobs: Sequence[Job]) -> None:
@@ -158,6 +174,7 @@ class CeleryDispatcher:
             spec=job.spec,
             key=job.key,
             fingerprint=job.fingerprint,
+            loras=tuple(self._lora_files(lora.sha256 for lora in job.spec.loras)),
         )
 
     def _send_all(self, tasks: Sequence[DrawTask]) -> None:
