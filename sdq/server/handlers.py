@@ -7,7 +7,15 @@ from urllib.parse import urlsplit, urlunsplit
 from sdq import __version__
 from sdq.config import ServerSettings
 from sdq.errors import NotInLibrary
-from sdq.protocol.catalog_messages import PutModel, RemoveModel, SetDefaultModel, ShowModel
+from sdq.protocol.catalog_messages import (
+    ListLoras,
+    PutLora,
+    PutModel,
+    RemoveLora,
+    RemoveModel,
+    SetDefaultModel,
+    ShowModel,
+)
 from sdq.protocol.job_messages import Attach, CancelJobs, DrainWorker, ListJobs, Submit
 from sdq.protocol.messages import (
     Cancel,
@@ -80,7 +88,15 @@ class Handlers:
                 await self._jobs.wait(message, session)
             case Submit() | Cancel() | CancelJobs() | ListJobs() | DrainWorker():
                 session.send(await self._jobs.answer(message, session))
-            case ShowModel() | PutModel() | RemoveModel() | SetDefaultModel():
+            case (
+                ShowModel()
+                | PutModel()
+                | RemoveModel()
+                | SetDefaultModel()
+                | ListLoras()
+                | PutLora()
+                | RemoveLora()
+            ):
                 session.send(await self._catalog_requests.answer(message))
             case ListModels():
                 session.send(Models(message.request_id, self._models()))
