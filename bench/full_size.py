@@ -35,7 +35,7 @@ from beside import Setting, compare, peak_megabytes
 from drawing import CACHE, Model, folder_of, forget, model_of
 from measure import Stack, machine, running, spread
 
-from sdq.client.client import Client
+from sdq.client import connect
 from sdq.testing import full_size
 
 READY_SECONDS = 900.0
@@ -228,7 +228,7 @@ def worker(stack: Stack) -> Any:
 
 async def ready(stack: Stack, process: "subprocess.Popen[bytes]") -> None:
     until = time.monotonic() + READY_SECONDS
-    async with await Client.connect(stack.address) as client:
+    async with connect(stack.address) as client:
         while time.monotonic() < until and process.poll() is None:
             if any(found.state == "ready" for found in (await client.status()).workers):
                 return

@@ -20,7 +20,7 @@ import msgspec
 import uvloop
 from measure import machine, running, spread
 
-from sdq.client.client import Client
+from sdq.client import connect
 from sdq.protocol.connection import ClientConnection
 from sdq.protocol.messages import Generate, Picture
 from sdq.server.catalog import Catalog
@@ -121,10 +121,10 @@ def reply_of(port: int, size: int) -> bytes:
 
 async def latency(address: str, size: int, requests: int) -> list[float]:
     seconds = []
-    async with await Client.connect(address) as client:
+    async with connect(address) as client:
         for _ in range(requests):
             begin = time.perf_counter()
-            async for message in client.generate(draft_for(size)):
+            async for message in client.watch(draft_for(size)):
                 assert isinstance(message, Picture)
                 assert len(message.image) == size
             seconds.append(time.perf_counter() - begin)

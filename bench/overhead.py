@@ -16,8 +16,7 @@ import time
 from measure import machine, running, spread
 from sdq_shapes import folder
 
-from sdq.client.client import Client
-from sdq.protocol.messages import Picture
+from sdq.client import connect
 from sdq.spec import ImageSpec, SpecDraft
 
 
@@ -52,21 +51,14 @@ def draw(pipeline: object, spec: ImageSpec) -> None:
     )
 
 
-async def ask(client: Client, draft: SpecDraft) -> Picture:
-    async for message in client.generate(draft):
-        if isinstance(message, Picture):
-            return message
-    raise SystemExit("no picture came")
-
-
 async def measure(address: str, pairs: int, steps: int) -> None:
     pipeline = load_pipeline()
     through, direct = [], []
-    async with await Client.connect(address) as client:
+    async with connect(address) as client:
         for number in range(pairs + 2):
             draft = SpecDraft(f"a red circle number {number}", num_inference_steps=steps)
             begin = time.perf_counter()
-            picture = await ask(client, draft)
+            picture = await client.generate(draft)
             middle = time.perf_counter()
             draw(pipeline, picture.spec)
             end = time.perf_counter()

@@ -155,6 +155,13 @@ def _sdq_text(image: "Image") -> bytes:
     return text if text.startswith(b'{"spec"') else b""
 
 
+def decoded(data: bytes) -> "Image":
+    """The pixels of a PNG, JPEG or WebP file. Raises `UsageError` when it is no picture."""
+    with _opened(data) as image:
+        image.load()
+        return image
+
+
 @contextmanager
 def _opened(data: bytes) -> Iterator["Image"]:
     """The picture in ``data``; all that a broken or hostile file may cause is a `UsageError`."""

@@ -20,9 +20,7 @@ from typing import Any
 from measure import START_SECONDS, running
 
 from peers.load import GIVE_UP_SECONDS, Arrival, Ask
-from sdq.client.client import Client
-from sdq.errors import from_code
-from sdq.protocol.messages import Failure, Picture
+from sdq.client import connect
 from sdq.spec import SpecDraft
 
 HERE = Path(__file__).parent
@@ -47,7 +45,7 @@ class Terms:
 async def sdq(home: Path) -> AsyncIterator[Ask]:
     """``sdq up`` in ``home``, which stays: what its installation measured counts the next time."""
     with running("up", home=home) as stack:
-        clients = [await Client.connect(stack.address) for _ in range(SDQ_CONNECTIONS)]
+        clients = [await connect(stack.address) for _ in range(SDQ_CONNECTIONS)]
         turns = cycle(clients)
 
         async def ask(arrival: Arrival) -> bytes:
@@ -60,12 +58,7 @@ async def sdq(home: Path) -> AsyncIterator[Ask]:
                 scheduler="ddim",
                 seed=arrival.seed,
             )
-            async for news in next(turns).generate(draft):
-                if isinstance(news, Failure):
-                    raise from_code(news.code, news.message, news.hint)
-                if isinstance(news, Picture):
-                    return news.image
-            raise RuntimeError("no picture came")
+            return (await next(turns).generate(draft)).png
 
         try:
             yield ask

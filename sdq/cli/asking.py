@@ -15,13 +15,14 @@ T = TypeVar("T")
 
 def ask(server: str | None, question: Callable[["Client"], Awaitable[T]]) -> T:
     """The server's answer. ``server``: the flag, ``None`` for the configured one."""
-    address = options.settings(client__server=server).client.server
+    settings = options.settings(client__server=server).client
     answers: list[T] = []
 
     async def command() -> int:
-        from sdq.client.client import Client
+        from sdq.client.connecting import connect
 
-        async with await Client.connect(address) as client:
+        way = connect(settings.server, reconnect_seconds=settings.reconnect_seconds)
+        async with way as client:
             answers.append(await question(client))
         return 0
 

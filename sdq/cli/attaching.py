@@ -8,6 +8,7 @@ from sdq.cli.files import Outputs
 from sdq.cli.output import Sink
 from sdq.cli.receiving import Receiving, Request
 from sdq.client.client import Client
+from sdq.client.connecting import connect
 from sdq.config import ClientSettings
 from sdq.errors import ConnectionFailed, OutputError, SdqError
 from sdq.protocol.constants import MAX_JOBS_AT_ONCE
@@ -32,9 +33,7 @@ async def fetch(
     try:
         async with (
             deadline(timeout_seconds, left=lambda: "the jobs go on", hint=_AGAIN),
-            await Client.connect(
-                settings.server, reconnect_seconds=settings.reconnect_seconds
-            ) as client,
+            connect(settings.server, reconnect_seconds=settings.reconnect_seconds) as client,
         ):
             await _fetch_all(client, job_ids, receiving, sink)
     except asyncio.CancelledError:

@@ -11,6 +11,7 @@ from sdq.cli.output import Sink
 from sdq.cli.prompts import numbered_prompts
 from sdq.cli.receiving import Receiving, Request
 from sdq.client.client import Client
+from sdq.client.connecting import connect
 from sdq.config import ClientSettings
 from sdq.errors import ConnectionFailed, OutputError, SdqError
 
@@ -32,9 +33,7 @@ async def draw(settings: ClientSettings, order: Order, outputs: Outputs, sink: S
     hint = "allow more with --timeout; `sdq status` shows the queue"
     async with (
         deadline(order.timeout_seconds, left=left, hint=hint),
-        await Client.connect(
-            settings.server, reconnect_seconds=settings.reconnect_seconds
-        ) as client,
+        connect(settings.server, reconnect_seconds=settings.reconnect_seconds) as client,
     ):
         return await _Drawing(client, order, outputs, sink, receiving).run()
 
@@ -97,7 +96,7 @@ class _Drawing:
         self._tally.asked += order.count
         try:
             self._outputs.refuse_existing(draft, order.count, first_n)
-            news = self._client.generate(
+            news = self._client.watch(
                 draft,
                 count=order.count,
                 cache=order.cache,

@@ -21,7 +21,8 @@ from sdq.errors import UsageError
 
 if TYPE_CHECKING:
     from sdq.client.client import Client
-    from sdq.protocol.messages import Picture, Removed, StoredPicture
+    from sdq.client.pictures import Picture
+    from sdq.protocol.messages import Removed, StoredPicture
 
 app = typer.Typer(
     help="The pictures that the server keeps.",
@@ -125,7 +126,7 @@ def fetch(
         return await client.fetch(wanted)
 
     picture = ask(server, fetch_one)
-    path = outputs.write(Named(1, 0, picture.spec, picture.key), picture.image)
+    path = outputs.write(Named(1, 0, picture.spec, picture.key), picture.png)
     if path is not None:
         print_data(str(path))
 

@@ -10,6 +10,7 @@ from sdq.cli.output import Sink, as_pictures, print_data
 from sdq.cli.prompts import numbered_prompts
 from sdq.cli.receiving import Tally
 from sdq.client.client import Client
+from sdq.client.connecting import connect
 from sdq.errors import ConnectionFailed, SdqError
 from sdq.protocol.job_messages import PlannedPicture
 from sdq.protocol.messages import Origin
@@ -23,7 +24,7 @@ async def hand_in(server: str, order: Order, sink: Sink) -> int:
     """
     counts = _Counts()
     try:
-        async with await Client.connect(server) as client:
+        async with connect(server, reconnect_seconds=0) as client:
             if order.prompt is not None:
                 await _hand_in_one(client, order, order.prompt, "", sink, counts)
             else:

@@ -13,6 +13,7 @@ from sdq.cli.jobs import TITLES, and_more, record_of, rows_of
 from sdq.cli.output import cut, print_json, table_lines, tell
 from sdq.cli.progress import FOUND, LOST
 from sdq.client.client import Client
+from sdq.client.connecting import connect
 from sdq.client.connection import may_pass
 from sdq.config import ClientSettings
 from sdq.errors import ConnectionFailed
@@ -93,7 +94,7 @@ async def watch(
     view: Screen | Changes = Changes() if as_json else Screen()
     looker = _Looker(mine=mine, ended=ended, limit=limit)
     lost_at: float | None = None
-    async with await Client.connect(settings.server) as client:
+    async with connect(settings.server, reconnect_seconds=0) as client:
         try:
             while True:
                 try:

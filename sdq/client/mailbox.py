@@ -18,6 +18,7 @@ from sdq.protocol.messages import (
     FoundPictures,
     Models,
     Picture,
+    Pinned,
     Progress,
     Removed,
     Status,
@@ -38,6 +39,7 @@ Reply = (
     | ModelShown
     | CatalogChanged
     | Picture
+    | Pinned
     | Progress
     | Removed
     | Status

@@ -68,7 +68,7 @@ class Person:
 
     async def _generate(self, client: Client, prompt: str) -> bool:
         draft = SpecDraft(prompt=prompt)
-        return await self._follow(client.generate(draft, count=self._errand.count))
+        return await self._follow(client.watch(draft, count=self._errand.count))
 
     async def _submit(self, client: Client, prompt: str) -> bool:
         submitted = await self._submitted(client, SpecDraft(prompt=prompt))

@@ -70,8 +70,8 @@ async def test_who_asks_sees_it_grow_and_who_does_not_gets_the_picture_alone(
     settings: Settings, redis_url: str, real_worker: None
 ) -> None:
     async with clients(settings, redis_url) as (one, two), asyncio.timeout(60):
-        watching = asyncio.create_task(collect(one.generate(CAT, preview=True)))
-        waiting = asyncio.create_task(collect(two.generate(CAT)))
+        watching = asyncio.create_task(collect(one.watch(CAT, preview=True)))
+        waiting = asyncio.create_task(collect(two.watch(CAT)))
         watched, plain = await watching, await waiting
     assert previews(plain) == []
     seen = previews(watched)
@@ -91,7 +91,7 @@ async def test_who_comes_later_is_heard_and_who_leaves_is_forgotten(
 ) -> None:
     worker.beat()
     async with clients(settings, redis_url) as (one, two):
-        first = asyncio.create_task(collect(one.generate(CAT)))
+        first = asyncio.create_task(collect(one.watch(CAT)))
         task = await to_thread(worker.take)
         await to_thread(worker.begin, task)
         assert not await to_thread(worker.is_asked_to_show, task)

@@ -43,7 +43,7 @@ async def asking(settings: Settings, redis_url: str):
 
 
 async def collect(client: Client, draft: SpecDraft = CAT, **options):
-    return [news async for news in client.generate(draft, **options)]
+    return [news async for news in client.watch(draft, **options)]
 
 
 def pictures(news) -> list[Picture]:
@@ -231,7 +231,7 @@ async def test_nobody_online_is_said_at_once(settings: Settings, redis_url: str)
             "no_worker",
             "no worker online holds 'shapes'",
         )
-        stream = client.generate(CAT)
+        stream = client.watch(CAT)
         assert isinstance(await anext(stream), Accepted)
         news = await anext(stream)
         assert isinstance(news, Progress)
@@ -250,7 +250,7 @@ async def test_library_commands_over_the_wire(
         (found,) = await client.find("CAT")
         assert (found.key, found.spec.prompt) == (key, "a cat")
         assert await client.find("dog") == ()
-        assert (await client.fetch(key[:8])).image == png()
+        assert (await client.fetch(key[:8])).png == png()
         removed = await client.remove([key[:8]])
         assert (removed.pictures, removed.freed_bytes) == (1, len(png()))
         with pytest.raises(UsageError):

@@ -71,7 +71,7 @@ class Asker:
 
     async def ask(self) -> None:
         draft = SpecDraft("a cat", model=self.model_id, num_inference_steps=10)
-        async for one in self._client.generate(draft, count=COUNT):
+        async for one in self._client.watch(draft, count=COUNT):
             self.is_accepted |= isinstance(one, Accepted)
             if isinstance(one, Picture):
                 self.pictures.append(one)

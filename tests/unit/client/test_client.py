@@ -71,7 +71,7 @@ async def cancelled_on(server: ScriptedServer) -> Cancel:
 
 async def test_news_of_a_drawing() -> None:
     async with talking(draws(steps=2, step_seconds=0.01)) as (_, client):
-        news = [item async for item in client.generate(DRAFT, count=2)]
+        news = [item async for item in client.watch(DRAFT, count=2)]
     assert isinstance(news[0], Accepted)
     assert {item.index for item in news if isinstance(item, Progress)} == {0, 1}
     pictures = [item for item in news if isinstance(item, Picture)]
@@ -84,7 +84,7 @@ async def test_the_simple_way_for_scripts() -> None:
     async with talking(hits()) as (server, client):
         pictures = [item async for item in client.pictures("a red circle", count=3, seed=5)]
     assert [item.spec.seed for item in pictures] == [5, 6, 7]
-    assert {item.cache for item in pictures} == {Origin.HIT}
+    assert {item.origin for item in pictures} == {Origin.HIT}
     assert not server.heard_of(Cancel)
 
 
@@ -102,7 +102,7 @@ async def test_many_requests_at_once_on_one_connection() -> None:
 
 async def test_leaving_early_cancels_the_request() -> None:
     async with talking(draws(steps=1_000, step_seconds=0.01)) as (server, client):
-        async with aclosing(client.generate(DRAFT)) as news:
+        async with aclosing(client.watch(DRAFT)) as news:
             async for item in news:
                 if isinstance(item, Progress):
                     break
@@ -124,7 +124,7 @@ async def test_cancelling_the_task_cancels_the_request() -> None:
 
 async def test_a_finished_request_is_not_cancelled() -> None:
     async with talking(hits()) as (server, client):
-        async with aclosing(client.generate(DRAFT)) as news:
+        async with aclosing(client.watch(DRAFT)) as news:
             await anext(news)
         assert [item async for item in client.pictures("another")]
     assert not server.heard_of(Cancel)
@@ -136,7 +136,7 @@ async def test_a_refusal_is_raised_as_its_class() -> None:
         client,
     ):
         with pytest.raises(NobodyCanDoIt, match="nobody holds") as caught:
-            [item async for item in client.generate(DRAFT, wait=False)]
+            [item async for item in client.watch(DRAFT, wait=False)]
         assert caught.value.hint == "start one"
     assert not server.heard_of(Cancel)
     request = server.heard_of(Generate)[0]
@@ -152,7 +152,7 @@ async def test_a_failed_picture() -> None:
         peer.send(Failure(message.request_id, 1, 0, "generation_failed", "out of memory"))
 
     async with talking(handle) as (_, client):
-        news = [item async for item in client.generate(DRAFT, count=2)]
+        news = [item async for item in client.watch(DRAFT, count=2)]
         assert [type(item) for item in news] == [Picture, Failure]
         with pytest.raises(GenerationFailed, match="out of memory"):
             [item async for item in client.pictures("x", count=2)]
@@ -172,7 +172,7 @@ async def test_what_is_refused_before_it_is_sent(
 ) -> None:
     async with talking(hits()) as (server, client):
         with pytest.raises(error):
-            [item async for item in client.generate(draft, count=count)]
+            [item async for item in client.watch(draft, count=count)]
     assert not server.heard_of(Generate)
 
 
@@ -180,8 +180,8 @@ async def test_the_limit_of_requests_in_flight() -> None:
     limits = msgspec.structs.replace(LIMITS, max_requests_in_flight=2)
     async with (
         talking(stays_silent(), limits=limits) as (_, client),
-        aclosing(client.generate(DRAFT)) as one,
-        aclosing(client.generate(DRAFT)) as two,
+        aclosing(client.watch(DRAFT)) as one,
+        aclosing(client.watch(DRAFT)) as two,
     ):
         await anext(one)
         await anext(two)
@@ -220,4 +220,4 @@ async def test_an_answer_of_the_wrong_kind() -> None:
         with pytest.raises(ProtocolError, match="answered with Models"):
             await client.status()
         with pytest.raises(ProtocolError, match="answered with Models"):
-            [item async for item in client.generate(DRAFT)]
+            [item async for item in client.watch(DRAFT)]

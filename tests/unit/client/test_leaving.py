@@ -65,7 +65,7 @@ async def left(reader: Any) -> None:
 async def test_leaving_early_tells_what_was_kept(served: Any, read: Any) -> None:
     told: list[CancelReply | None] = []
     async with served() as (_, _, client):
-        reader = read(client.generate(DRAFT, when_left=told.append))
+        reader = read(client.watch(DRAFT, when_left=told.append))
         await reader.until(lambda: bool(reader.of(Progress)))
         await left(reader)
     (reply,) = told
@@ -79,7 +79,7 @@ async def test_leaving_after_a_reconnection_takes_back_what_was_lost(
     """An attach wants nothing by itself: the server must know that this one goes on for another."""
     told: list[CancelReply | None] = []
     async with served() as (server, table, client):
-        reader = read(client.generate(DRAFT, count=2, when_left=told.append))
+        reader = read(client.watch(DRAFT, count=2, when_left=told.append))
         await reader.until(lambda: len(reader.of(Progress)) == 2)
         table.finish("job0")
         await reader.until(lambda: bool(reader.of(Picture)))
@@ -100,7 +100,7 @@ async def test_leaving_while_reconnecting_is_quick_and_says_that_nobody_knows(
 ) -> None:
     told: list[CancelReply | None] = []
     async with served() as (server, _, client):
-        reader = read(client.generate(DRAFT, when_left=told.append))
+        reader = read(client.watch(DRAFT, when_left=told.append))
         await reader.until(lambda: bool(reader.of(Progress)))
         await server.stop()
         await reader.until(lambda: bool(reader.of(Reconnecting)))

@@ -42,7 +42,7 @@ async def heard(server: ScriptedServer, kind: type[ClientMessage], count: int = 
 
 async def test_a_server_that_dies_and_comes_back(served: Any, read: Any) -> None:
     async with served() as (server, table, client):
-        reader = read(client.generate(DRAFT, count=3, first_index=5))
+        reader = read(client.watch(DRAFT, count=3, first_index=5))
         await reader.until(lambda: len(reader.of(Progress)) == 3)
         table.finish("job0")
         await reader.until(lambda: len(reader.of(Picture)) == 1)
@@ -75,7 +75,7 @@ async def test_a_server_that_says_why_it_hangs_up(served: Any, read: Any, code: 
     """``protocol``: it heard nothing for too long, as of a laptop that slept."""
     word = ErrorReply(None, code, "the server is started again")
     async with served() as (server, table, client):
-        reader = read(client.generate(DRAFT))
+        reader = read(client.watch(DRAFT))
         await reader.until(lambda: bool(reader.of(Progress)))
         await server.stop(word=word)
         await server.start()
@@ -89,7 +89,7 @@ async def test_a_server_that_says_why_it_hangs_up(served: Any, read: Any, code: 
 
 async def test_what_it_forgot_is_asked_for_again(served: Any, read: Any) -> None:
     async with served() as (server, table, client):
-        reader = read(client.generate(DRAFT, count=2, wait=False))
+        reader = read(client.watch(DRAFT, count=2, wait=False))
         await reader.until(lambda: len(reader.of(Progress)) == 2)
         await server.stop()
         table.forget()
@@ -107,7 +107,7 @@ async def test_what_it_forgot_is_asked_for_again(served: Any, read: Any) -> None
 async def test_refresh_is_not_drawn_twice(served: Any, read: Any) -> None:
     async with served() as (server, table, client):
         table.library.add(pictures_of(Generate(0, DRAFT))[0].key)
-        reader = read(client.generate(DRAFT, cache="refresh"))
+        reader = read(client.watch(DRAFT, cache="refresh"))
         await reader.until(lambda: bool(reader.of(Progress)))
         await server.stop()
         table.finish()
@@ -122,7 +122,7 @@ async def test_a_job_that_was_stopped_while_the_server_was_gone_is_asked_for_aga
 ) -> None:
     """With ``cache`` off, a server stops the job of a client that vanishes."""
     async with served() as (server, table, client):
-        reader = read(client.generate(DRAFT, cache="off"))
+        reader = read(client.watch(DRAFT, cache="off"))
         await reader.until(lambda: bool(reader.of(Progress)))
         await server.stop()
         table.finish(state=JobState.CANCELLED)
@@ -145,7 +145,7 @@ async def test_a_picture_that_was_drawn_and_not_kept_is_asked_for_again(read: An
         ScriptedServer(handle) as server,
         await Client.connect(server.address, reconnect_seconds=10) as client,
     ):
-        reader = read(client.generate(DRAFT, cache="off"))
+        reader = read(client.watch(DRAFT, cache="off"))
         await reader.until(lambda: bool(reader.of(Progress)))
         await server.stop()
         table.finish()
@@ -159,7 +159,7 @@ async def test_a_job_that_is_cancelled_after_the_return_stays_cancelled(
     served: Any, read: Any
 ) -> None:
     async with served() as (server, table, client):
-        reader = read(client.generate(DRAFT))
+        reader = read(client.watch(DRAFT))
         await reader.until(lambda: bool(reader.of(Progress)))
         await server.stop()
         await server.start()
@@ -191,7 +191,7 @@ async def test_hits_that_had_not_come_are_asked_for_in_runs(read: Any) -> None:
         ScriptedServer(handle) as server,
         await Client.connect(server.address, reconnect_seconds=10) as client,
     ):
-        reader = read(client.generate(DRAFT, count=7))
+        reader = read(client.watch(DRAFT, count=7))
         pictures = await reader.end()
         runs = [
             (item.first_index, item.count)
@@ -205,7 +205,7 @@ async def test_hits_that_had_not_come_are_asked_for_in_runs(read: Any) -> None:
 
 async def test_it_never_comes_back(served: Any, read: Any) -> None:
     async with served(reconnect_seconds=0.4) as (server, _, client):
-        reader = read(client.generate(DRAFT, count=2))
+        reader = read(client.watch(DRAFT, count=2))
         await reader.until(lambda: len(reader.of(Progress)) == 2)
         await server.stop()
         with pytest.raises(ConnectionFailed, match=r"did not come back within 0\.4 s") as caught:
@@ -216,7 +216,7 @@ async def test_it_never_comes_back(served: Any, read: Any) -> None:
 
 async def test_no_reconnecting_where_it_is_switched_off(served: Any, read: Any) -> None:
     async with served(reconnect_seconds=0) as (server, _, client):
-        reader = read(client.generate(DRAFT))
+        reader = read(client.watch(DRAFT))
         await reader.until(lambda: bool(reader.of(Progress)))
         await server.stop()
         with pytest.raises(ConnectionFailed, match="lost the server") as caught:
@@ -227,7 +227,7 @@ async def test_no_reconnecting_where_it_is_switched_off(served: Any, read: Any) 
 
 async def test_what_cannot_pass_is_not_waited_for(served: Any, read: Any) -> None:
     async with served() as (server, _, client):
-        reader = read(client.generate(DRAFT))
+        reader = read(client.watch(DRAFT))
         await reader.until(lambda: bool(reader.of(Progress)))
         await server.stop(word=ErrorReply(None, "not_allowed", "your token was withdrawn"))
         with pytest.raises(NotAllowed, match="token"):
@@ -259,7 +259,7 @@ async def test_the_wish_to_see_pictures_grow_outlives_the_server(
     served: Any, read: Any, preview: bool
 ) -> None:
     async with served() as (server, table, client):
-        reader = read(client.generate(DRAFT, preview=preview))
+        reader = read(client.watch(DRAFT, preview=preview))
         await reader.until(lambda: bool(reader.of(Progress)))
         watcher = read(client.attach(["job0"], preview=preview))
         await watcher.until(lambda: bool(watcher.of(Progress)))
@@ -293,7 +293,7 @@ async def test_an_iterator_that_nobody_reads_holds_nothing_up() -> None:
     async with (
         ScriptedServer(handle) as server,
         await Client.connect(server.address) as client,
-        aclosing(client.generate(DRAFT, count=20)) as unread,  # 100 MiB
+        aclosing(client.watch(DRAFT, count=20)) as unread,  # 100 MiB
     ):
         await anext(unread)
         async with asyncio.timeout(20):
@@ -315,13 +315,13 @@ async def test_a_request_that_ends_before_its_last_picture() -> None:
         await Client.connect(server.address) as client,
     ):
         with pytest.raises(ProtocolError, match="before its last picture"):
-            [item async for item in client.generate(DRAFT, count=2)]
+            [item async for item in client.watch(DRAFT, count=2)]
 
 
 async def test_closing_the_client_ends_who_waits_and_who_reconnects(read: Any) -> None:
     async with ScriptedServer(stays_silent()) as server:
         client = await Client.connect(server.address)
-        reader = read(client.generate(DRAFT))
+        reader = read(client.watch(DRAFT))
         await reader.until(lambda: bool(reader.news))
         await server.stop()
         await reader.until(lambda: bool(reader.of(Reconnecting)))
