@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sdq.client.batch import Done as Done
     from sdq.client.client import Client as Client
     from sdq.client.connecting import connect as connect
     from sdq.client.news import Reconnected as Reconnected
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Accepted": "sdq.protocol.messages",
     "Client": "sdq.client.client",
+    "Done": "sdq.client.batch",
     "Failure": "sdq.protocol.messages",
     "Picture": "sdq.client.pictures",
     "Progress": "sdq.protocol.messages",
@@ -38,6 +40,7 @@ _HOMES = {
 __all__ = [
     "Accepted",
     "Client",
+    "Done",
     "Failure",
     "Picture",
     "Progress",

@@ -1,11 +1,12 @@
 """`Client`: the library for scripts, and all that the command line asks of a server."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Unpack
 
+from sdq.client.batch import Batch, Done, ItemT
 from sdq.client.checks import check_count, check_draft, check_job_ids
 from sdq.client.connector import Connector
 from sdq.client.drafts import Item, Parameters, draft_of
@@ -14,12 +15,15 @@ from sdq.client.pictures import Picture
 from sdq.client.questions import Questions
 from sdq.client.waiting import Waiting, WhenLeft
 from sdq.config import split_address
-from sdq.errors import DeadlinePassed, ProtocolError, from_code
+from sdq.errors import DeadlinePassed, ProtocolError, UsageError, from_code
 from sdq.protocol import messages
 from sdq.protocol.constants import DEFAULT_PORT
 from sdq.protocol.job_messages import Submit, Submitted
 from sdq.protocol.messages import CachePolicy, Failure, Generate, Welcome
 from sdq.protocol.vocabulary import Priority
+
+_SPARE_REQUESTS = 1
+"""What a batch leaves of a connection's requests for other questions."""
 
 RECONNECT_SECONDS = 300.0
 """How long a request that waits for pictures looks for a server that was lost."""
@@ -143,6 +147,42 @@ class Client(Questions):
                     raise from_code(event.code, event.message, event.hint)
                 if isinstance(event, messages.Picture):
                     yield Picture.of(event)
+
+    async def batch(
+        self,
+        items: Iterable[ItemT] | AsyncIterable[ItemT],
+        *,
+        jobs: int = 8,
+        cache: CachePolicy | str = CachePolicy.PREFER,
+        wait: bool = True,
+        priority: Priority | str = Priority.NORMAL,
+        timeout_seconds: float | None = None,
+        **parameters: Unpack[Parameters],
+    ) -> AsyncGenerator[Done[ItemT], None]:
+        """A picture of each item, as they are finished; ``index`` is the place in the input.
+
+        ``items``: prompts, drafts and mappings as in `generate`, in any number; each is taken when
+        there is room for it, in the event loop, so let a plain iterator not block. ``jobs``: how
+        many are under way at once (at least 1, at most what the server allows on a connection).
+        ``timeout_seconds`` is for each item; ``parameters`` are for all that do not say otherwise.
+
+        An item that fails comes with its error and stops nobody; when the server is gone for good,
+        that is all that are left. Raises what ``items`` raises. Leaving early, as in `pictures`,
+        cancels what is under way.
+        """
+        if jobs < 1:
+            raise UsageError(f"jobs is {jobs}: it must be 1 or more")
+
+        async def draw(item: ItemT) -> Picture:
+            return await self.generate(
+                draft_of(item, {}, defaults=parameters),
+                cache=cache, wait=wait, priority=priority, timeout_seconds=timeout_seconds,
+            )  # fmt: skip
+
+        most = max(1, self.welcome.limits.max_requests_in_flight - _SPARE_REQUESTS)
+        async with aclosing(Batch(items, draw, min(jobs, most)).follow()) as ends:
+            async for done in ends:
+                yield done
 
     async def watch(
         self,

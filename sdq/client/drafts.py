@@ -31,24 +31,32 @@ class Parameters(TypedDict, total=False):
     loras: Sequence[LoraWish]
 
 
-def draft_of(item: Item, parameters: Mapping[str, Any]) -> SpecDraft:
-    """The draft of a prompt; what a mapping says itself goes before ``parameters``.
+def draft_of(
+    item: Item, parameters: Mapping[str, Any], *, defaults: Mapping[str, Any] | None = None
+) -> SpecDraft:
+    """The draft of an item: ``parameters`` go before what it says, ``defaults`` behind.
 
-    A `SpecDraft` says everything, so ``parameters`` change what they name. Raises `InvalidSpec`
-    for a name that there is not. Numbers are looked at when it is sent.
+    Raises `InvalidSpec` for a name that there is not. Numbers are looked at when it is sent.
     """
-    if isinstance(item, SpecDraft):
-        return msgspec.structs.replace(item, **_fields(parameters)) if parameters else item
-    if isinstance(item, str):
-        return SpecDraft(**{"prompt": item, **_fields(parameters)})
-    if not isinstance(item, Mapping):
-        raise InvalidSpec(
-            f"a {type(item).__name__} is no prompt", hint="give a str, a SpecDraft or a dict"
-        )
-    fields = _fields(parameters) | _fields(item)
+    fields = _fields(defaults or {}) | _said(item) | _fields(parameters)
     if "prompt" not in fields:
         raise InvalidSpec("it has no prompt", hint='{"prompt": "a red circle", "seed": 3}')
     return SpecDraft(**fields)
+
+
+def _said(item: Item) -> dict[str, Any]:
+    """The fields that an item says something of."""
+    if isinstance(item, str):
+        return {"prompt": item}
+    if isinstance(item, SpecDraft):
+        usual = {field.name: field.default for field in msgspec.structs.fields(SpecDraft)}
+        given = msgspec.structs.asdict(item)
+        return {name: value for name, value in given.items() if value != usual[name]}
+    if isinstance(item, Mapping):
+        return _fields(item)
+    raise InvalidSpec(
+        f"a {type(item).__name__} is no prompt", hint="give a str, a SpecDraft or a dict"
+    )
 
 
 def lora_of(wish: LoraWish) -> LoraChoice:
