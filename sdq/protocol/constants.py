@@ -26,6 +26,9 @@ MAX_COUNT = 1_000
 MAX_JOBS_AT_ONCE = 1_000
 """Jobs that one message may name."""
 
+MAX_INTENTS_AT_ONCE = 100
+"""Requests that one message may ask to foresee."""
+
 MAX_PREVIEW_BYTES = 16 * 1024
 """The largest preview of a picture that is being drawn; larger ones are dropped on the way."""
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from sdq.protocol.constants import MAX_JOBS_AT_ONCE
+from sdq.protocol.constants import MAX_INTENTS_AT_ONCE, MAX_JOBS_AT_ONCE
 from sdq.protocol.model import JobId, WorkerId
 from sdq.protocol.states import JobState
 from sdq.protocol.vocabulary import (
@@ -65,6 +65,25 @@ class ListJobs(BaseRequest, frozen=True):
     mine: bool = False  # only those that this person asked for
     ended: bool = False  # also those that came to their end
     limit: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 50
+
+
+class Intent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a `Generate` would ask for."""
+
+    draft: SpecDraft
+    count: Count = 1
+    first_index: FirstIndex = 0
+
+
+class Foresee(BaseRequest, frozen=True):
+    """What would become of these requests now; nothing is drawn. Answer: `Foreseen`.
+
+    Together they may ask for `MAX_JOBS_AT_ONCE` pictures.
+    """
+
+    intents: Annotated[
+        tuple[Intent, ...], msgspec.Meta(min_length=1, max_length=MAX_INTENTS_AT_ONCE)
+    ]
 
 
 class DrainWorker(BaseRequest, frozen=True):
@@ -131,6 +150,29 @@ class JobsCancelled(BaseMessage, frozen=True):
     ended: int = 0
     foreign: int = 0
     unknown: tuple[JobId, ...] = ()
+
+
+class Outlook(msgspec.Struct, frozen=True):
+    """What would become of an `Intent`: its pictures, or the error that it would get.
+
+    ``picture_seconds``: of a worker's time, for one picture that is drawn, by the measured speed of
+    those that hold the model. ``note``: why nobody draws it now.
+    """
+
+    pictures: tuple[PlannedPicture, ...] = ()
+    code: str = ""
+    message: str = ""
+    hint: str = ""
+    workers: int = 0  # that take jobs of the model now
+    picture_seconds: float | None = None  # None: nobody knows yet
+    note: str = ""
+
+
+class Foreseen(BaseMessage, frozen=True):
+    """An `Outlook` for each `Intent`, in their order."""
+
+    request_id: RequestId
+    outlooks: tuple[Outlook, ...]
 
 
 class Draining(BaseMessage, frozen=True):

@@ -26,6 +26,7 @@ from sdq.server.requests.announcing import Announcer
 from sdq.server.requests.attachment import Attachment
 from sdq.server.requests.cancelling import Cancelling
 from sdq.server.requests.enlistment import Enlistment
+from sdq.server.requests.foresight import Foresight
 from sdq.server.requests.generation import Generation
 from sdq.server.requests.job_list import JobList
 from sdq.server.requests.submission import Submission
@@ -71,6 +72,7 @@ class Parts(Queue):
     submission: Submission
     attachment: Attachment
     job_list: JobList
+    foresight: Foresight
 
 
 def wire(
@@ -103,6 +105,7 @@ def wire(
         submission=Submission(planner, table, enlistment, scheduler),
         attachment=Attachment(table, library, subscriptions, announcer),
         job_list=JobList(queue.wants, announcer, clock=storage.clock),
+        foresight=Foresight(planner, library, table, roster, queue.speeds),
     )
 
 

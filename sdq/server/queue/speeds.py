@@ -28,10 +28,12 @@ _PIXELS = 1_000_000
 class _Mean:
     step_seconds: float  # for one step of one megapixel, in whatever company
     share_seconds: float  # of the worker's time, for a picture
+    together: float  # pictures that were drawn beside each other, this one included
 
-    def learn(self, step_seconds: float, share_seconds: float) -> None:
-        self.step_seconds += NEWEST_SHARE * (step_seconds - self.step_seconds)
-        self.share_seconds += NEWEST_SHARE * (share_seconds - self.share_seconds)
+    def learn(self, newest: "_Mean") -> None:
+        self.step_seconds += NEWEST_SHARE * (newest.step_seconds - self.step_seconds)
+        self.share_seconds += NEWEST_SHARE * (newest.share_seconds - self.share_seconds)
+        self.together += NEWEST_SHARE * (newest.together - self.together)
 
 
 class Speeds:
@@ -56,13 +58,14 @@ class Speeds:
         step_seconds = draw_seconds / _work(spec)
         beat = self._roster.get(worker_id)
         together = 1.0 if beat is None else min(beat.at_once, len(beat.active) * model_share)
-        share_seconds = draw_seconds / max(1.0, together)
+        together = max(1.0, together)
+        newest = _Mean(step_seconds, draw_seconds / together, together)
         name = (worker_id, spec.model)
         mean = self._means.get(name)
         if mean is None:
-            self._means[name] = _Mean(step_seconds, share_seconds)
+            self._means[name] = newest
         else:
-            mean.learn(step_seconds, share_seconds)
+            mean.learn(newest)
         self._means.move_to_end(name)
         while len(self._means) > MAX_MEASURED:
             self._means.popitem(last=False)
@@ -79,6 +82,15 @@ class Speeds:
         """The whole picture on this worker; ``None``: nobody knows yet."""
         step_seconds = self.step_seconds(worker_id, spec)
         return None if step_seconds is None else step_seconds * spec.num_inference_steps
+
+    def share_seconds(self, worker_id: str, spec: ImageSpec) -> float | None:
+        """What the picture would take of this worker's time, in the company of late: those that are
+        drawn beside it share its steps. ``None``: nobody knows yet."""
+        draw_seconds = self.draw_seconds(worker_id, spec)
+        mean = self._means.get((worker_id, spec.model))
+        return (
+            draw_seconds if draw_seconds is None or mean is None else draw_seconds / mean.together
+        )
 
     def rest_seconds(self, worker_id: str, spec: ImageSpec, step: int) -> float | None:
         """The steps after this one, rounded for people; ``None``: nobody knows yet."""

@@ -6,6 +6,8 @@ from sdq.protocol.job_messages import (
     CancelJobs,
     Draining,
     DrainWorker,
+    Foresee,
+    Foreseen,
     Jobs,
     JobsCancelled,
     ListJobs,
@@ -17,8 +19,8 @@ from sdq.server.queue.subscriptions import Request
 from sdq.server.session import Session
 from sdq.server.wiring import Parts
 
-JobMessage = Submit | Cancel | CancelJobs | ListJobs | DrainWorker
-JobReply = Submitted | CancelReply | JobsCancelled | Jobs | Draining
+JobMessage = Submit | Cancel | CancelJobs | ListJobs | Foresee | DrainWorker
+JobReply = Submitted | CancelReply | JobsCancelled | Jobs | Foreseen | Draining
 
 
 class JobRequests:
@@ -60,6 +62,8 @@ class JobRequests:
                 return await self._parts.cancelling.cancel_jobs(message, session.identity)
             case ListJobs():
                 return await self._parts.job_list.list(message, session.identity)
+            case Foresee():
+                return await self._parts.foresight.foresee(message)
             case DrainWorker():
                 return await self._drain(message)
 

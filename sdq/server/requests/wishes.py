@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from sdq.errors import InvalidSpec
-from sdq.protocol.job_messages import Submit
+from sdq.protocol.job_messages import Intent, Submit
 from sdq.protocol.messages import Generate
 from sdq.server.catalog import Catalog
 from sdq.spec import ImageSpec, SpecDraft, key_of, seed_at
@@ -42,7 +42,7 @@ class Planner:
         self._remembered_pictures = 0
         self._version = catalog.version
 
-    def plan(self, message: Generate | Submit) -> Plan:
+    def plan(self, message: Generate | Submit | Intent) -> Plan:
         """The specs and keys of a request. Raises `UsageError` for what cannot be drawn."""
         if self._version != self._catalog.version:
             self._forget()
@@ -65,7 +65,7 @@ class Planner:
         self._plans.clear()
         self._remembered_pictures = 0
 
-    def _make_plan(self, message: Generate | Submit) -> Plan:
+    def _make_plan(self, message: Generate | Submit | Intent) -> Plan:
         if message.count > self._max_count:
             raise InvalidSpec(
                 f"{message.count} pictures in one request, the limit is {self._max_count}",
