@@ -9,7 +9,7 @@ import msgspec
 from sdq.errors import OutputError, ProtocolError, SdqError, ServerBusy
 from sdq.protocol.catalog_messages import CatalogChanged, Loras, ModelShown
 from sdq.protocol.constants import MAX_COUNT, MAX_PREVIEW_BYTES
-from sdq.protocol.job_messages import Draining, Jobs, JobsCancelled, Submitted
+from sdq.protocol.job_messages import Draining, Foreseen, Jobs, JobsCancelled, Submitted
 from sdq.protocol.messages import (
     Accepted,
     CancelReply,
@@ -31,6 +31,7 @@ Reply = (
     | Draining
     | ErrorReply
     | Failure
+    | Foreseen
     | FoundPictures
     | Jobs
     | JobsCancelled

@@ -23,9 +23,13 @@ from sdq.protocol.job_messages import (
     CancelJobs,
     Draining,
     DrainWorker,
+    Foresee,
+    Foreseen,
+    Intent,
     Jobs,
     JobsCancelled,
     ListJobs,
+    Outlook,
 )
 from sdq.protocol.messages import (
     ErrorReply,
@@ -79,6 +83,12 @@ class Questions:
         ``ended``: also those that came to their end."""
         message = ListJobs(request_id=0, mine=mine, ended=ended, limit=limit)
         return await self._ask(message, Jobs)
+
+    async def foresee(self, intents: Sequence[Intent]) -> tuple[Outlook, ...]:
+        """What would become of requests now, without asking for them: an `Outlook` for each, in
+        their order. At most 100 requests and 1000 pictures together."""
+        message = Foresee(request_id=0, intents=tuple(intents))
+        return (await self._ask(message, Foreseen)).outlooks
 
     async def drain(self, worker_id: str) -> Draining:
         """Has a worker finish what it has begun and end. Raises `UnknownWorker`."""

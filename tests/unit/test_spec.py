@@ -12,6 +12,8 @@ from sdq.spec import (
     KEY_VERSION,
     SEED_LIMIT,
     ImageSpec,
+    Lora,
+    LoraChoice,
     SpecDraft,
     canonical,
     derived_seed,
@@ -26,6 +28,9 @@ FINGERPRINT = "0123456789abcdef" * 4
 PLAIN = ImageSpec("a red circle on a blue background", "", "shapes", 64, 64, 20, 5.0, "ddim", 0)
 ODD = ImageSpec(
     'Käse, 日本\n"x"', "blurry \\ ugly", "sd-1.5", 512, 768, 30, 7.5, "euler_ancestral", 2**32 - 1
+)
+WITH_LORAS = msgspec.structs.replace(
+    PLAIN, loras=(Lora("neon", "0a" * 32, 0.8), Lora("ink", "f0" * 32, -1.0))
 )
 
 GOLDEN = [
@@ -44,6 +49,14 @@ GOLDEN = [
         '"seed":4294967295,"width":512}',
         "7835ac4649167eb904aff201f1fe4558bc659f79f20516efe09e045cfc15acde",
         [1281231240, 4088929652, 3488354374],
+    ),
+    (
+        WITH_LORAS,
+        f'{{"guidance_scale":5.0,"height":64,"loras":[["{"0a" * 32}",0.8],["{"f0" * 32}",-1.0]],'
+        '"model":"shapes","negative_prompt":"","num_inference_steps":20,'
+        '"prompt":"a red circle on a blue background","scheduler":"ddim","seed":0,"width":64}',
+        "60138ebcf771a1e9f2efc2475c26f3b61599acc4fba92d488b6b172a586ca1f0",
+        [1444590039, 2715637799, 2161241664],
     ),
 ]
 
@@ -72,14 +85,35 @@ def test_the_document_tells_the_golden_values(
     "change",
     [{"prompt": "x"}, {"negative_prompt": "x"}, {"model": "x"}, {"width": 72}, {"height": 72},
      {"num_inference_steps": 21}, {"guidance_scale": 5.0000001}, {"scheduler": "euler"},
-     {"seed": 1}],
+     {"seed": 1}, {"loras": WITH_LORAS.loras}],
 )  # fmt: skip
 def test_every_field_changes_the_key(change: dict[str, object]) -> None:
-    assert set(re.findall(r'"(\w+)":', GOLDEN[0][1])) == set(ImageSpec.__struct_fields__)
+    assert set(re.findall(r'"(\w+)":', GOLDEN[2][1])) == set(ImageSpec.__struct_fields__)
+    assert set(re.findall(r'"(\w+)":', GOLDEN[0][1])) == {*ImageSpec.__struct_fields__} - {"loras"}
     other = msgspec.structs.replace(PLAIN, **change)
     assert key_of(other, FINGERPRINT) != key_of(PLAIN, FINGERPRINT)
     same_seed = derived_seed(other, 0) == derived_seed(PLAIN, 0)
     assert same_seed is (change == {"seed": 1})
+
+
+def test_of_a_lora_file_and_weight_count_and_neither_name_nor_order() -> None:
+    first, second = WITH_LORAS.loras
+
+    def key(*loras: Lora) -> str:
+        return key_of(msgspec.structs.replace(PLAIN, loras=loras), FINGERPRINT)
+
+    same = key(first, second)
+    assert key(second, msgspec.structs.replace(first, name="other")) == same
+    assert key(msgspec.structs.replace(first, weight=0.81), second) != same
+    assert key(msgspec.structs.replace(first, sha256="0b" * 32), second) != same
+    whole = msgspec.structs.replace(second, weight=-1)  # an int, as msgpack may bring it
+    assert key(first, whole) == same
+    assert key(first) != key(second)
+
+
+def test_a_spec_without_loras_travels_as_it_did_before_there_were_any() -> None:
+    assert "loras" not in msgspec.to_builtins(PLAIN)
+    assert msgspec.convert(msgspec.to_builtins(WITH_LORAS), ImageSpec) == WITH_LORAS
 
 
 def test_other_weights_give_another_key_and_the_same_seed() -> None:
@@ -130,5 +164,7 @@ def test_what_a_draft_may_leave_out() -> None:
     assert msgspec.json.decode(b'{"prompt":"x"}', type=SpecDraft) == SpecDraft("x")
     with pytest.raises(msgspec.ValidationError, match="prompt"):
         msgspec.json.decode(b"{}", type=SpecDraft)
+    chosen = msgspec.json.decode(b'{"prompt":"x","loras":[{"name":"y"}]}', type=SpecDraft)
+    assert chosen.loras == (LoraChoice("y", None),)
     with pytest.raises(msgspec.ValidationError, match="lora"):
         msgspec.json.decode(b'{"prompt":"x","lora":"y"}', type=SpecDraft)
