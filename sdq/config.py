@@ -57,6 +57,7 @@ class WorkerSettings:
     memory_budget_bytes: int = 0  # of the device, for all models; 0: nearly all that is free
     measure_seconds: float = 60.0  # at install, beyond the proof picture; 0: not at all
     concurrency: int = 0  # jobs in hand at once; 0: what the device draws at once, and some more
+    lora_bytes: int = 10 * GIB  # LoRAs on the disk; the one used longest ago leaves first
     drain_seconds: float = 60.0  # how long begun pictures may go on after the first signal
 
 
@@ -81,6 +82,11 @@ class Home:
     @property
     def models_dir(self) -> Path:
         return self.root / "models"
+
+    @property
+    def loras_dir(self) -> Path:
+        """What a worker has fetched for jobs that asked for it."""
+        return self.root / "loras"
 
     @property
     def run_dir(self) -> Path:

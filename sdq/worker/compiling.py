@@ -71,6 +71,12 @@ class Compiled:
         reason = (str(error).strip().splitlines() or ["no reason given"])[0][:300]
         _log.warning("the UNet is used without compiling: %s: %s", type(error).__name__, reason)
 
+    def retire(self, reason: str) -> None:
+        """The same, when that is nobody's fault; said once."""
+        if self._learned:
+            self._learned.clear()
+            _log.info("the UNet is used without compiling from now on: %s", reason)
+
     def _refuse_in_this_thread(self) -> None:
         """Torch's settings are of each thread. From here on it says so instead of compiling."""
         if not hasattr(self._threads, "refuses"):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sdq.spec import ImageSpec
+from sdq.worker.loras import LoraSet, set_of
 
 MAX_CACHE_BYTES = 32 * 1024**2
 """Embeddings kept on the device: about 100 texts of SDXL in halves, 280 of SD 1.x."""
@@ -61,12 +62,13 @@ class Conditioner:
         self._device_name = device_name
         self._before_encoding = before_encoding
         self._max_cache_bytes = max_cache_bytes
-        self._cache: OrderedDict[str, Encoded] = OrderedDict()
+        self._cache: OrderedDict[tuple[LoraSet, str], Encoded] = OrderedDict()
         self.cache_bytes = 0
 
     def condition(self, spec: ImageSpec) -> Condition:
-        """Raises what the text encoders raise."""
-        positive = self.encode(spec.prompt)
+        """With the LoRAs that work now, which are the picture's. Raises what the text encoders
+        raise."""
+        positive = self.encode(spec.prompt, set_of(spec))
         return Condition(
             positive=positive,
             negative=self._negative(spec, positive) if self.is_guided(spec) else None,
@@ -81,17 +83,18 @@ class Conditioner:
     def _negative(self, spec: ImageSpec, positive: Encoded) -> Encoded:
         zeros = getattr(self._pipeline.config, "force_zeros_for_empty_prompt", False)
         if spec.negative_prompt or positive.pooled is None or not zeros:
-            return self.encode(spec.negative_prompt)
+            return self.encode(spec.negative_prompt, set_of(spec))
         return Encoded(
             positive.tokens.new_zeros(positive.tokens.shape),
             positive.pooled.new_zeros(positive.pooled.shape),
         )
 
-    def encode(self, text: str) -> Encoded:
-        """Once; then it is remembered. Raises what the text encoders raise."""
-        found = self._cache.get(text)
+    def encode(self, text: str, loras: LoraSet = ()) -> Encoded:
+        """Once with each set of LoRAs, which may change the encoders; then it is remembered. Raises
+        what the text encoders raise."""
+        found = self._cache.get((loras, text))
         if found is not None:
-            self._cache.move_to_end(text)
+            self._cache.move_to_end((loras, text))
             return found
         self._before_encoding()
         made = self._pipeline.encode_prompt(
@@ -101,11 +104,11 @@ class Conditioner:
             do_classifier_free_guidance=False,
         )
         encoded = Encoded(made[0], made[2] if len(made) > 2 else None)
-        self._remember(text, encoded)
+        self._remember((loras, text), encoded)
         return encoded
 
-    def _remember(self, text: str, encoded: Encoded) -> None:
-        self._cache[text] = encoded
+    def _remember(self, name: tuple[LoraSet, str], encoded: Encoded) -> None:
+        self._cache[name] = encoded
         self.cache_bytes += encoded.size_bytes
         while self.cache_bytes > self._max_cache_bytes:
             _, forgotten = self._cache.popitem(last=False)

@@ -11,16 +11,24 @@ from sdq.spec import ImageSpec
 from sdq.worker.decoding import picture_of
 from sdq.worker.devices import Device, capacity_of
 from sdq.worker.flight import Capacity, OnStep
+from sdq.worker.loras import Find, Loras, nowhere, set_of
 from sdq.worker.pipelines import memory_errors, set_scheduler
 
 
 class DiffusersPipeline:
     """See `sdq.worker.flight.Drawer`. For one thread: pipelines are not shared."""
 
-    def __init__(self, pipeline: Any, device: Device, capacity: Capacity | None = None) -> None:
+    def __init__(
+        self,
+        pipeline: Any,
+        device: Device,
+        capacity: Capacity | None = None,
+        find: Find = nowhere,
+    ) -> None:
         self.pipeline = pipeline
         self.device = device
         self.capacity = capacity or capacity_of(device)
+        self._loras = Loras(pipeline, device, find)
         # Schedulers made from one another gather settings: always start from the model's own.
         self._scheduler_config = dict(pipeline.scheduler.config)
 
@@ -28,7 +36,7 @@ class DiffusersPipeline:
         """What must be equal in all pictures of one call."""
         return (
             *(spec.width, spec.height, spec.num_inference_steps),
-            *(spec.guidance_scale, spec.scheduler, bool(spec.negative_prompt)),
+            *(spec.guidance_scale, spec.scheduler, bool(spec.negative_prompt), set_of(spec)),
         )
 
     def draw(self, spec: ImageSpec, on_step: OnStep) -> Image:
@@ -66,6 +74,7 @@ class DiffusersPipeline:
         set_scheduler(self.pipeline, specs[0].scheduler, self._scheduler_config)
         try:
             with memory_errors(self.device.name):
+                self._loras.use(specs[0])
                 output = self._call(specs, on_step)
         except ValueError as error:  # a parameter that this pipeline or scheduler cannot do
             raise GenerationFailed(f"the model refuses this picture: {error}") from error

@@ -11,6 +11,7 @@ from sdq.errors import GenerationFailed
 from sdq.spec import ImageSpec
 from sdq.worker.conditioning import Condition
 from sdq.worker.flight import Flight
+from sdq.worker.loras import set_of
 from sdq.worker.previews import clean
 
 
@@ -52,7 +53,7 @@ class LatentFlight(Flight):
         self._input: Tensor | None = None
         self._last: tuple[Tensor, Tensor, float] | None = None  # shown, said, when
         self._options = _step_options(scheduler, self.generator)
-        super().__init__(spec, group=(shape, self.latents.dtype, tokens.shape))
+        super().__init__(spec, group=(shape, self.latents.dtype, tokens.shape, set_of(spec)))
 
     @property
     def time(self) -> float:

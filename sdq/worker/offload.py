@@ -4,7 +4,8 @@
 ``sequential``: each layer does, and leaves again; the slowest, for the smallest devices.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,32 @@ def place(pipeline: Any, device: Device, resting: Resting) -> Any:
     else:
         pipeline.to(device.name)
     return pipeline
+
+
+@contextlib.contextmanager
+def without_hooks(pipeline: Any, device: Device) -> Iterator[bool]:
+    """For who changes its parts: hooks off, then on again as they were; gives whether there are
+    any. After that `Parts` of this pipeline must be made anew. Takes moments for ``sequential``.
+    """
+    resting = _resting(pipeline)
+    if resting == "none":
+        yield False
+        return
+    pipeline.remove_all_hooks()
+    try:
+        yield True
+    finally:
+        place(pipeline, device, resting)
+
+
+def _resting(pipeline: Any) -> Resting:
+    """As its hooks say."""
+    from accelerate.hooks import CpuOffload
+
+    hooks = [getattr(part, "_hf_hook", None) for part in pipeline.components.values()]
+    if not any(hooks):
+        return "none"
+    return "model" if any(isinstance(hook, CpuOffload) for hook in hooks) else "sequential"
 
 
 class Parts:

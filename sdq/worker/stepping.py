@@ -15,6 +15,7 @@ from sdq.worker.devices import Device, capacity_of, decode_capacity_of
 from sdq.worker.drawing import DiffusersPipeline
 from sdq.worker.flight import Capacity, Drawer, Flight, OnStep, Pipeline
 from sdq.worker.latents import LatentFlight, copy_of
+from sdq.worker.loras import Find, Loras, nowhere
 from sdq.worker.offload import TEXT_ENCODERS, Parts
 from sdq.worker.pace import Pace
 from sdq.worker.pipelines import SCHEDULERS, is_stepped, make_scheduler, memory_errors
@@ -26,10 +27,17 @@ class SteppingPipeline:
     """See `sdq.worker.flight.Pipeline`. Draws what the pipeline's own ``__call__`` would draw for
     the same spec with a generator on the CPU, up to rounding.
 
-    ``capacity``: what was measured here; without, what is known of such devices.
+    ``capacity``: what was measured here; without, what is known of such devices. ``find``: where
+    the files of LoRAs lie.
     """
 
-    def __init__(self, pipeline: Any, device: Device, capacity: Capacity | None = None) -> None:
+    def __init__(
+        self,
+        pipeline: Any,
+        device: Device,
+        capacity: Capacity | None = None,
+        find: Find = nowhere,
+    ) -> None:
         self.pipeline = pipeline
         self.device = device
         self.capacity = capacity or capacity_of(device)
@@ -46,7 +54,11 @@ class SteppingPipeline:
         )
         self._stack = Stack(pipeline.unet, device.name)
         self._previewer = Previewer(pipeline, self._decoder, lambda: self._parts.need("vae"))
+        self._loras = Loras(pipeline, device, find, on_change=self._take_parts)
         self._pace = Pace(device.name)
+
+    def _take_parts(self) -> None:
+        self._parts = Parts(self.pipeline, self.device)
 
     @torch.inference_mode()
     def get_ready(self) -> None:
@@ -59,12 +71,13 @@ class SteppingPipeline:
             self._conditioner.encode("")  # as most negative prompts
 
     def joins(self, spec: ImageSpec, others: Sequence[Flight]) -> bool:
-        return True
+        return self._loras.joins(spec, others)
 
     @torch.inference_mode()
     def begin(self, spec: ImageSpec, on_step: OnStep) -> Flight:
         with memory_errors(self.device.name):
-            return LatentFlight(
+            self._loras.use(spec)
+            flight = LatentFlight(
                 spec,
                 self._conditioner.condition(spec),
                 self._scheduler(spec.scheduler),
@@ -73,6 +86,8 @@ class SteppingPipeline:
                 # As the two pipelines do it themselves.
                 sets_begin=type(self.pipeline).__name__ == "StableDiffusionXLPipeline",
             )
+        self._loras.keep_for(flight)
+        return flight
 
     def _scheduler(self, name: str) -> Any:
         # Made from the configuration once, a matter of milliseconds, then copied.
@@ -101,6 +116,7 @@ class SteppingPipeline:
     def _predict(self, flights: Sequence[LatentFlight]) -> list[Tensor]:
         try:
             with memory_errors(self.device.name):
+                self._loras.use(flights[0].spec)
                 self._parts.need("unet")
                 return self._stack.predict(flights)
         except MemoryError:
@@ -123,12 +139,12 @@ class SteppingPipeline:
 
 
 def engine_pipeline(
-    pipeline: Any, device: Device, capacity: Capacity | None = None
+    pipeline: Any, device: Device, capacity: Capacity | None = None, find: Find = nowhere
 ) -> Pipeline | Drawer:
     """The engine's view of a diffusers pipeline."""
     if not is_stepped(pipeline):
-        return DiffusersPipeline(pipeline, device, capacity)
-    stepping = SteppingPipeline(pipeline, device, capacity)
+        return DiffusersPipeline(pipeline, device, capacity, find)
+    stepping = SteppingPipeline(pipeline, device, capacity, find)
     stepping.get_ready()
     return stepping
 

@@ -1,19 +1,22 @@
 """What a worker draws with in this run: each installed model whose files are right."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from sdq.broker import HeldModel
 from sdq.config import Home, WorkerSettings
 from sdq.errors import ModelError
 from sdq.protocol.model import ModelManifest, canary_spec
+from sdq.spec import Lora
 from sdq.worker import models
 from sdq.worker.budget import budget_bytes
 from sdq.worker.devices import capacity_of, choose
 from sdq.worker.flight import Drawer, Pipeline
 from sdq.worker.holding import Holding
+from sdq.worker.lora_store import lora_path
 from sdq.worker.models import InstalledModel
 from sdq.worker.profile import DrawOptions, Plan, options_of, plan_of
 
@@ -58,10 +61,11 @@ def supply_of(home: Home, installed: Sequence[InstalledModel], settings: WorkerS
     sound = [one for one in installed if one.manifest.model_id in folders]
     plans = [plan_of(one.profile, options, device) for one in sound]
     _say_unmeasured(sound, plans, options)
+    find = partial(lora_path, home.loras_dir)
     return Supply(
         manifests=[one.manifest for one in sound],
         holdings=[
-            _holding(one.manifest, folders[one.manifest.model_id], plan)
+            _holding(one.manifest, folders[one.manifest.model_id], plan, find)
             for one, plan in zip(sound, plans, strict=True)
         ],
         device=device.describe(),
@@ -89,7 +93,9 @@ def _folders(
     return folders, {model_id: found.message for model_id, found in errors.items()}
 
 
-def _holding(manifest: ModelManifest, folder: Path, plan: Plan) -> Holding:
+def _holding(
+    manifest: ModelManifest, folder: Path, plan: Plan, find: Callable[[Lora], Path]
+) -> Holding:
     def load() -> Pipeline | Drawer:
         from sdq.worker import pipelines, stepping
 
@@ -97,7 +103,7 @@ def _holding(manifest: ModelManifest, folder: Path, plan: Plan) -> Holding:
         pipeline = pipelines.load(
             folder, manifest, plan.device, offload=plan.offload, compile=plan.compile
         )
-        return stepping.engine_pipeline(pipeline, plan.device, plan.capacity)
+        return stepping.engine_pipeline(pipeline, plan.device, plan.capacity, find)
 
     def release() -> None:
         from sdq.worker import pipelines

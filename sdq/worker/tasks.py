@@ -31,6 +31,7 @@ from sdq.errors import (
 from sdq.worker.delivery import Delivery
 from sdq.worker.engine import MEMORY_HINT, DrawnImage, Engine, GivenBack
 from sdq.worker.identity import Identity
+from sdq.worker.lora_store import LoraStore
 from sdq.worker.showing import Allowance, Showing
 from sdq.worker.watch import Watch
 
@@ -38,6 +39,11 @@ PROGRESS_INTERVAL_SECONDS = 0.2
 FLAGS_INTERVAL_SECONDS = 0.2
 IDLE_WAKE_SECONDS = 0.25
 """Between two looks at the flags while no step is done: a slow model, or a queue before us."""
+
+BUSY_INTERVAL_SECONDS = 5.0
+"""Between two words about a job that waits for its LoRAs."""
+
+ANOTHERS_TURN = "another model has its turn there"
 
 MAX_MESSAGE_CHARACTERS = 500
 
@@ -53,9 +59,11 @@ class JobRunner:
         delivery: Delivery,
         identity: Identity,
         *,
+        loras: LoraStore | None = None,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
+        self._loras = loras
         self._delivery = delivery
         self._identity = identity
         self._on_change = on_change
@@ -184,8 +192,33 @@ class JobRunner:
         if self._leaving:
             raise GivenBack(self._leaving)
         self._identity.check(task)
+        if self._loras is None or not task.spec.loras:
+            return self._drawn(task, watch, flags.wants_preview)
+        with self._loras.held(task.spec.loras, task.loras, self._waits(task, watch)):
+            return self._drawn(task, watch, flags.wants_preview)
+
+    def _waits(self, task: DrawTask, watch: Watch) -> Callable[[], None]:
+        """To be called while the job waits for its LoRAs: raises what ends that, and says to the
+        server that the worker is busy with it, or the job would be taken away from here."""
+        told_at = 0.0
+
+        def look() -> None:
+            nonlocal told_at
+            if self._leaving or watch.is_given_back:
+                raise GivenBack(self._leaving or ANOTHERS_TURN)
+            if self._delivery.flags(task.job_id, task.attempt).is_cancelled:
+                raise Cancelled("the job was cancelled while its LoRA was fetched")
+            if time.monotonic() - told_at >= BUSY_INTERVAL_SECONDS:
+                told_at = time.monotonic()
+                who = (task.job_id, task.attempt, self._identity.worker_id)
+                steps = task.spec.num_inference_steps
+                self._delivery.report(task.server_id, Stepped(*who, 0, steps))
+
+        return look
+
+    def _drawn(self, task: DrawTask, watch: Watch, wants_preview: bool) -> DrawnImage:
         showing = Showing(watch, task.spec.num_inference_steps, self._allowance)
-        showing.is_wanted = flags.wants_preview
+        showing.is_wanted = wants_preview
         showing.ask()
         future = self._engine.submit(
             task.spec,
@@ -203,7 +236,7 @@ class JobRunner:
                 raise Cancelled("the picture was cancelled") from None
             reason = self._leaving or self._engine.broken
             if watch.is_given_back:
-                reason = reason or "another model has its turn there"
+                reason = reason or ANOTHERS_TURN
             raise GivenBack(reason or "it is stopping") from None
 
     def _follow(

@@ -17,6 +17,7 @@ from sdq.worker.engine import Engine, GivenBack
 from sdq.worker.fetching import Cycle, Fetching
 from sdq.worker.heartbeat import HeartbeatThread
 from sdq.worker.identity import Identity
+from sdq.worker.lora_store import LoraStore
 from sdq.worker.models import WorkerConfig
 from sdq.worker.shutdown import DRAINING, Shutdown
 from sdq.worker.supply import Supply
@@ -83,10 +84,12 @@ class Worker:
             on_drain=self._on_drain,
             look=self._look,
         )
+        self._loras = LoraStore(home.loras_dir, settings.lora_bytes)
         self._runner = JobRunner(
             self._engine,
             Delivery(self._client, patient=self._patient),
             self._identity,
+            loras=self._loras,
             on_change=self._heartbeat.beat_soon,
         )
         self._fetching = Fetching(
@@ -115,6 +118,7 @@ class Worker:
                 if self._loaded():
                     self._consume()
             finally:
+                self._loras.close()
                 engine_ended = self._engine.close()
                 self._heartbeat.stop(keep_last=bool(self._engine.broken))
                 self._patient.close()
@@ -213,7 +217,8 @@ class Worker:
         active = self._runner.active
         failing = {**self._supply.faulty, **self._engine.unloadable}
         state = "drawing" if active else "ready"
-        note = "; ".join(f"{model_id}: {reason}" for model_id, reason in failing.items())
+        notes = [f"{model_id}: {reason}" for model_id, reason in failing.items()]
+        note = "; ".join(filter(None, [*notes, self._loras.note]))
         if self._engine.broken:
             state, note = "broken", self._engine.broken
         elif self._shutdown.asked:
