@@ -13,8 +13,12 @@ from sdq.errors import ConnectionFailed, ProtocolError, from_code
 from sdq.protocol import messages
 from sdq.protocol.catalog_messages import (
     CatalogChanged,
+    ListLoras,
+    Loras,
     ModelShown,
+    PutLora,
     PutModel,
+    RemoveLora,
     RemoveModel,
     SetDefaultModel,
     ShowModel,
@@ -47,7 +51,7 @@ from sdq.protocol.messages import (
     WorkerSettings,
     WorkerSetup,
 )
-from sdq.protocol.model import ModelInfo, ModelManifest
+from sdq.protocol.model import LoraManifest, ModelInfo, ModelManifest
 from sdq.protocol.vocabulary import BaseRequest
 
 T = TypeVar("T")
@@ -115,6 +119,19 @@ class Questions:
     async def set_default_model(self, model_id: str) -> CatalogChanged:
         """The model of requests that name none."""
         return await self._ask(SetDefaultModel(request_id=0, model_id=model_id), CatalogChanged)
+
+    async def loras(self, model: str | None = None) -> tuple[LoraManifest, ...]:
+        """The LoRAs of the server's catalog, those for one model or all, sorted by id."""
+        return (await self._ask(ListLoras(request_id=0, model=model), Loras)).loras
+
+    async def put_lora(self, manifest: LoraManifest, *, replaces: bool = False) -> CatalogChanged:
+        """Adds a LoRA to the catalog; one that is there is only replaced when that is said."""
+        message = PutLora(request_id=0, manifest=manifest, replaces=replaces)
+        return await self._ask(message, CatalogChanged)
+
+    async def remove_lora(self, lora_id: str) -> CatalogChanged:
+        """Takes a LoRA out of the catalog; pictures and workers' files stay."""
+        return await self._ask(RemoveLora(request_id=0, lora_id=lora_id), CatalogChanged)
 
     async def status(self) -> Status:
         """Workers, queue and library at this moment."""
