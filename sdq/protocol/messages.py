@@ -1,6 +1,6 @@
 """The messages, as typed structs. ``docs/protocol.md`` tells the same in words.
 
-Those about jobs are in ``job_messages.py``.
+Those about jobs are in ``job_messages.py``, about the library in ``library_messages.py``.
 """
 
 from typing import Annotated
@@ -24,6 +24,8 @@ from sdq.protocol.job_messages import (
     CancelJobs,
     Draining,
     DrainWorker,
+    Foresee,
+    Foreseen,
     Jobs,
     JobsCancelled,
     ListJobs,
@@ -31,6 +33,17 @@ from sdq.protocol.job_messages import (
     Submit,
     Submitted,
 )
+from sdq.protocol.library_messages import (
+    FetchPicture,
+    FindPictures,
+    FoundPictures,
+    Pinned,
+    PinPictures,
+    PruneLibrary,
+    Removed,
+    RemovePictures,
+)
+from sdq.protocol.library_messages import StoredPicture as StoredPicture  # found here too
 from sdq.protocol.model import ModelInfo, ModelManifest
 from sdq.protocol.states import JobState
 from sdq.protocol.vocabulary import (
@@ -40,7 +53,6 @@ from sdq.protocol.vocabulary import (
     Count,
     FirstIndex,
     Key,
-    KeyPrefix,
     Priority,
     RequestId,
 )
@@ -100,29 +112,6 @@ class ListModels(BaseRequest, frozen=True):
 
 class GetStatus(BaseRequest, frozen=True):
     """How the server and its workers are. Answer: `Status`."""
-
-
-class FindPictures(BaseRequest, frozen=True):
-    """The newest pictures whose prompt holds all the words. Answer: `FoundPictures`."""
-
-    words: Annotated[str, msgspec.Meta(max_length=1_000)] = ""
-    limit: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 50
-
-
-class FetchPicture(BaseRequest, frozen=True):
-    """The picture whose key begins so. Answer: `Picture`."""
-
-    key: KeyPrefix
-
-
-class RemovePictures(BaseRequest, frozen=True):
-    """Takes pictures out of the library. Answer: `Removed`."""
-
-    keys: Annotated[tuple[KeyPrefix, ...], msgspec.Meta(max_length=1_000)]
-
-
-class PruneLibrary(BaseRequest, frozen=True):
-    """Applies the retention now. Answer: `Removed`."""
 
 
 class WorkerSetup(BaseRequest, frozen=True):
@@ -247,27 +236,8 @@ class Status(BaseMessage, frozen=True):
     library_bytes: int
     library_max_bytes: int
     retention_days: float
-
-
-class StoredPicture(msgspec.Struct, frozen=True):
-    """A row of the library. Times in seconds since 1970."""
-
-    key: Key
-    spec: ImageSpec
-    size_bytes: int
-    created_at: float
-    last_used_at: float
-
-
-class FoundPictures(BaseMessage, frozen=True):
-    request_id: RequestId
-    pictures: tuple[StoredPicture, ...]
-
-
-class Removed(BaseMessage, frozen=True):
-    request_id: RequestId
-    pictures: int
-    freed_bytes: int
+    pinned_pictures: int = 0
+    pinned_bytes: int = 0
 
 
 class WorkerSettings(BaseMessage, frozen=True):
@@ -288,6 +258,7 @@ ClientMessage = (
     | Cancel
     | CancelJobs
     | ListJobs
+    | Foresee
     | DrainWorker
     | ListModels
     | ShowModel
@@ -301,6 +272,7 @@ ClientMessage = (
     | FindPictures
     | FetchPicture
     | RemovePictures
+    | PinPictures
     | PruneLibrary
     | WorkerSetup
 )
@@ -319,6 +291,7 @@ ServerMessage = (
     | Submitted
     | Jobs
     | JobsCancelled
+    | Foreseen
     | Draining
     | Models
     | ModelShown
@@ -327,6 +300,7 @@ ServerMessage = (
     | Status
     | FoundPictures
     | Removed
+    | Pinned
     | WorkerSettings
 )
 """What a server may send."""

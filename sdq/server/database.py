@@ -20,6 +20,7 @@ from typing import NamedTuple, NoReturn, TypeVar
 import aiosqlite
 
 from sdq.errors import StackError, UsageError
+from sdq.server import search_text
 from sdq.storage import LockFile, LockHeld
 
 DATABASE_NAME = "sdq.sqlite3"
@@ -262,6 +263,8 @@ class Database:
 
 async def migrate(connection: aiosqlite.Connection, steps: Sequence[Migration], path: Path) -> None:
     """Applies the steps that the file has not seen, each in one transaction with its number."""
+    function, arguments, meaning = search_text.FUNCTION
+    await connection.create_function(function, arguments, meaning, deterministic=True)
     rows = list(await connection.execute_fetchall("PRAGMA user_version"))
     version, newest = rows[0][0], steps[-1].number
     if version > newest:

@@ -6,7 +6,6 @@ from urllib.parse import urlsplit, urlunsplit
 
 from sdq import __version__
 from sdq.config import ServerSettings
-from sdq.errors import NotInLibrary
 from sdq.protocol.catalog_messages import (
     ListLoras,
     PutLora,
@@ -16,21 +15,19 @@ from sdq.protocol.catalog_messages import (
     SetDefaultModel,
     ShowModel,
 )
-from sdq.protocol.job_messages import Attach, CancelJobs, DrainWorker, ListJobs, Submit
+from sdq.protocol.job_messages import Attach, CancelJobs, DrainWorker, Foresee, ListJobs, Submit
 from sdq.protocol.messages import (
     Cancel,
     ClientMessage,
     FetchPicture,
     FindPictures,
-    FoundPictures,
     Generate,
     GetStatus,
     Hello,
     ListModels,
     Models,
-    Origin,
-    Picture,
     Ping,
+    PinPictures,
     Pong,
     PruneLibrary,
     Removed,
@@ -44,6 +41,7 @@ from sdq.protocol.states import JobState
 from sdq.server.queue.subscriptions import Request
 from sdq.server.requests.catalog_requests import CatalogRequests
 from sdq.server.requests.job_requests import JobRequests
+from sdq.server.requests.library_requests import LibraryRequests
 from sdq.server.session import Session
 from sdq.server.wiring import Parts
 
@@ -65,6 +63,7 @@ class Handlers:
         self._parts = parts
         self._jobs = JobRequests(parts)
         self._catalog_requests = CatalogRequests(parts.catalog, parts.roster, parts.cancelling)
+        self._library_requests = LibraryRequests(parts.library)
         self._catalog = parts.catalog
         self._library = parts.library
         self._table = parts.table
@@ -86,7 +85,7 @@ class Handlers:
         match message:
             case Generate() | Attach():
                 await self._jobs.wait(message, session)
-            case Submit() | Cancel() | CancelJobs() | ListJobs() | DrainWorker():
+            case Submit() | Cancel() | CancelJobs() | ListJobs() | Foresee() | DrainWorker():
                 session.send(await self._jobs.answer(message, session))
             case (
                 ShowModel()
@@ -102,35 +101,14 @@ class Handlers:
                 session.send(Models(message.request_id, self._models()))
             case GetStatus():
                 session.send(await self._status(message.request_id))
-            case FindPictures():
-                found = await self._library.find(message.words, message.limit)
-                session.send(FoundPictures(message.request_id, tuple(found)))
-            case FetchPicture():
-                session.send(await self._fetch(message))
-            case RemovePictures():
-                keys = [await self._library.resolve(prefix) for prefix in message.keys]
-                session.send(Removed(message.request_id, *await self._library.remove(keys)))
+            case FindPictures() | FetchPicture() | PinPictures() | RemovePictures():
+                session.send(await self._library_requests.answer(message))
             case PruneLibrary():
                 session.send(Removed(message.request_id, *await self._library.prune()))
             case WorkerSetup():
                 session.send(self._worker_setup(message, session))
             case Hello() | Ping() | Pong():
                 pass  # the session answers these itself
-
-    async def _fetch(self, message: FetchPicture) -> Picture:
-        stored = await self._library.get(await self._library.resolve(message.key))
-        if stored is None:
-            raise NotInLibrary(f"the file of picture {message.key} is gone")
-        return Picture(
-            request_id=message.request_id,
-            index=0,
-            remaining=0,
-            key=stored.key,
-            spec=stored.spec,
-            cache=Origin.HIT,
-            draw_seconds=stored.draw_seconds,
-            image=stored.image,
-        )
 
     def _models(self) -> tuple[ModelInfo, ...]:
         return tuple(self._info(manifest) for manifest in self._catalog.manifests())
@@ -151,7 +129,7 @@ class Handlers:
 
     async def _status(self, request_id: int) -> Status:
         counts = await self._table.counts()
-        stats = await self._library.stats()
+        stats, pinned = await self._library.stats(), await self._library.pinned()
         return Status(
             request_id=request_id,
             server=f"sdq {__version__}",
@@ -165,6 +143,8 @@ class Handlers:
             library_bytes=stats.bytes,
             library_max_bytes=self._settings.library_max_bytes,
             retention_days=self._settings.retention_days,
+            pinned_pictures=pinned.pictures,
+            pinned_bytes=pinned.bytes,
         )
 
     def _worker_setup(self, message: WorkerSetup, session: Session) -> WorkerSettings:

@@ -69,6 +69,13 @@ class Housekeeping:
         pictures, freed_bytes = await self._library.prune()
         if pictures:
             log.info("retention: %d pictures, %d bytes removed", pictures, freed_bytes)
+        excess_bytes = (await self._library.stats()).bytes - self._library.max_bytes
+        if excess_bytes > 0:
+            # New pictures are stored all the same: nobody's order fails for somebody's pins.
+            raise StackError(
+                f"the library is {excess_bytes} bytes over its limit, for all in it is pinned; "
+                "unpin some with `sdq unpin`, or raise server.library_max_bytes"
+            )
 
     async def _purge(self) -> None:
         await self._table.purge(FINISHED_JOBS_SECONDS)

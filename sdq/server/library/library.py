@@ -15,12 +15,12 @@ from sdq.errors import StackError, UsageError
 from sdq.protocol.messages import StoredPicture
 from sdq.server.database import Database, finish
 from sdq.server.library.files import PictureFiles
-from sdq.server.library.index import LibraryStats, PictureIndex
+from sdq.server.library.index import LibraryStats, PictureIndex, Question
 from sdq.server.library.memory import MemoryCache, StoredImage
 from sdq.server.library.store import PictureStore, Settle
 from sdq.spec import ImageSpec
 
-__all__ = ["Library", "LibraryStats", "StoredImage"]
+__all__ = ["Library", "LibraryStats", "Question", "StoredImage"]
 
 SECONDS_A_DAY = 86_400
 MAX_PENDING_USES = 10_000
@@ -143,10 +143,21 @@ class Library:
         """
         return await finish(self._put(StoredImage(key, spec, image, draw_seconds), settle))
 
-    async def find(self, words: str, limit: int) -> list[StoredPicture]:
-        """The newest pictures whose prompt holds all of the words, whatever their case."""
+    async def find(self, question: Question) -> tuple[list[StoredPicture], bool]:
+        """The newest pictures that answer the question, and whether there are more."""
         await self._try_to_flush()
-        return await self._index.find(words, limit, self._clock() - self.retention_seconds)
+        return await self._index.find(question, self._clock() - self.retention_seconds)
+
+    async def pin(self, keys: Sequence[str], *, pinned: bool) -> list[str]:
+        """Pins pictures, which neither retention nor `max_bytes` take away then, or unpins them.
+
+        Gives the keys for which that was a change; those that are not there are passed over.
+        An unpinned picture counts as used just now. Raises `StackError`.
+        """
+        changed = await self._index.pin(keys, pinned=pinned)
+        now = self._clock()
+        self._used.update(dict.fromkeys(changed, now))
+        return changed
 
     async def resolve(self, prefix: str) -> str:
         """The one key that begins so. Raises `UsageError` when there is none, or more than one."""
@@ -183,6 +194,7 @@ class Library:
         """Applies the retention: first what was not used for ``retention_days``, then, while the
         files take more than ``max_bytes``, the least recently used.
 
+        Pinned ones stay: when all that is left is pinned, the files may take more than that.
         Gives how many pictures went, and the bytes freed. Safe to cancel: it stops early.
         """
         await self._try_to_flush()
@@ -195,6 +207,10 @@ class Library:
     async def stats(self) -> LibraryStats:
         """How many pictures, how many bytes: running totals, no scan."""
         return await self._index.totals()
+
+    async def pinned(self) -> LibraryStats:
+        """The same of the pinned ones."""
+        return await self._index.pinned_totals()
 
     async def flush_used(self) -> None:
         """Writes the last-used times that have gathered, in one transaction.

@@ -70,14 +70,15 @@ class PictureStore:
     ) -> tuple[StoredImage | None, bool]:
         """The picture from disk, and whether row and file agree (no row, no quarrel).
 
-        ``is_fresh`` is asked with the key and the row's last use; False is a miss.
+        ``is_fresh`` is asked with the key and the row's last use; False is a miss, but for what
+        is pinned.
         """
         try:
             row = await self._index.get(key)
         except DamagedRow as error:
             _log.warning("%s", error)
             return None, False
-        if row is None or not is_fresh(key, row.last_used_at):
+        if row is None or not (row.pinned or is_fresh(key, row.last_used_at)):
             return None, True
         try:
             stored = await asyncio.to_thread(self._load, key, row)

@@ -31,7 +31,7 @@ MAX_FAILED_READS = 20_000
 """Of one table: some hundred damaged pages."""
 
 _LOWEST, _HIGHEST = -(2**63), 2**63 - 1
-_DERIVED = frozenset({"library_totals", "job_counts"})  # made anew from the others
+_DERIVED = ("library_totals", "job_counts", "pictures_text")  # made anew from the others
 _LOGS = ("-wal", "-journal")
 
 _COUNTS = {
@@ -136,7 +136,7 @@ def _save(path: Path, new: Path) -> tuple[Counter[str], dict[str, int]]:
             if source is not None:
                 before = _counts(source)
             for table, columns in shape_of(target).columns.items():
-                if table not in _DERIVED and source is not None:
+                if not table.startswith(_DERIVED) and source is not None:
                     rows[table] = _copy(source, target, table, columns)
         if ("table", "wants") in shape_of(target).objects:
             target.execute(_WANT_AGAIN)

@@ -34,6 +34,13 @@ TOTALS = (
         ),
     ),
     Total(
+        "pictures_text",
+        "which pictures can be found by their words",
+        "SELECT id FROM pictures_text_docsize",
+        "SELECT number FROM pictures",
+        ("INSERT INTO pictures_text (pictures_text) VALUES ('rebuild')",),
+    ),
+    Total(
         "job_counts",
         "the numbers of jobs in each state",
         "SELECT model_id, state, jobs FROM job_counts WHERE jobs <> 0",

@@ -14,10 +14,11 @@ import pytest
 from sdq.protocol.states import FINAL_STATES, JobState
 from sdq.server.database import DATABASE_NAME, Database, migrations
 from sdq.server.library.files import LIBRARY_NAME, sha256_of
-from sdq.server.library.library import Library, LibraryStats
+from sdq.server.library.library import Library, LibraryStats, Question
 from sdq.server.queue.jobs import JobTable
 from sdq.server.queue.turns import Turns
 from sdq.server.queue.wants import Wants
+from sdq.server.search_text import facts_of
 from sdq.server.upkeep.check import check
 from sdq.server.upkeep.damage import fresh, version_of
 from sdq.spec import SpecDraft, key_of
@@ -74,7 +75,22 @@ def fill_2(connection: sqlite3.Connection) -> None:
     connection.execute("INSERT INTO wants VALUES (1, ?, ?, 0, 2, 0)", (PEOPLE[1], MODEL))
 
 
-FORMS = {1: fill_1, 2: fill_2}
+def fill_3(connection: sqlite3.Connection) -> None:
+    """As `fill_2`, but a row of the library has its number, its words and its facts."""
+    connection.execute(
+        "CREATE TEMP TABLE pictures (key, spec, text, size, sha256, seconds, created, used)"
+    )
+    fill_2(connection)
+    columns = "number, key, spec, words, negative_words, plain_facts, size_bytes, sha256"
+    connection.execute(
+        f"INSERT INTO main.pictures ({columns}, draw_seconds, created_at, last_used_at)"
+        f" SELECT 4000000000, key, spec, text, '', '{facts_of(PICTURE)}', size, sha256, seconds,"
+        " created, used FROM temp.pictures"
+    )
+    connection.execute("DROP TABLE temp.pictures")
+
+
+FORMS = {1: fill_1, 2: fill_2, 3: fill_3}
 
 
 @pytest.fixture(params=sorted(FORMS))
@@ -135,7 +151,7 @@ async def see_the_picture(database: Database, root: Path) -> None:
     stored = await library.get(KEY)
     assert stored is not None
     assert (stored.image, stored.spec) == (IMAGE, PICTURE)
-    assert [picture.key for picture in await library.find("picture", 5)] == [KEY]
+    assert [picture.key for picture in (await library.find(Question("PICTURE")))[0]] == [KEY]
     await library.close()
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from sdq.errors import StackError, UsageError
 from sdq.server.library import library as library_module
-from sdq.server.library.library import LibraryStats
+from sdq.server.library.library import LibraryStats, Question
 from sdq.spec import ImageSpec
 from sdq.testing.shelf import Shelf
 
@@ -147,7 +147,7 @@ async def test_what_was_not_used_for_the_retention_is_a_miss(shelf: Shelf, spec:
         assert library.cached(KEY) is None
         assert await library.get(KEY) is None
         assert await library.has([KEY]) == set()
-        assert await library.find("", 10) == []
+        assert await library.find(Question()) == ([], False)
         assert await library.prune() == (1, 7)
         assert shelf.files() == set()
 
@@ -225,7 +225,7 @@ async def test_last_used_times_that_cannot_be_written_wait(
             with pytest.raises(StackError):
                 await library.flush_used()
         await library.flush_used()
-        assert (await library.find("", 1))[0].last_used_at == shelf.clock.now
+        assert (await library.find(Question(limit=1)))[0][0].last_used_at == shelf.clock.now
 
 
 async def test_a_key_is_resolved_from_its_beginning(shelf: Shelf, spec: ImageSpec):

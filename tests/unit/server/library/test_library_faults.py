@@ -14,7 +14,7 @@ import pytest
 
 from sdq.errors import StackError
 from sdq.server.database import Database
-from sdq.server.library.library import Library, LibraryStats
+from sdq.server.library.library import Library, LibraryStats, Question
 from sdq.spec import ImageSpec
 from sdq.testing.shelf import Shelf
 
@@ -231,7 +231,7 @@ async def test_when_the_row_does_not_fit_the_file_goes_too(tmp_path: Path, spec:
     assert len(shelf.files()) == (await library.stats()).pictures == added
     assert library.cached(key_for(added)) is None
     # Reading goes on although no last-used time can be written.
-    assert await library.find("", 10) != []
+    assert await library.find(Question()) != ([], False)
     assert await library.get(key_for(0)) is not None
     await database.fetch_all("PRAGMA max_page_count = 100000")
     await library.close()

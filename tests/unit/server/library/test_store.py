@@ -8,6 +8,7 @@ import pytest
 from sdq.errors import StackError
 from sdq.server.database import DATABASE_NAME, Database
 from sdq.server.library.files import PictureFiles
+from sdq.server.library.index import Question
 from sdq.testing.shelf import Shelf
 
 
@@ -143,7 +144,7 @@ async def test_a_row_that_makes_no_sense_is_a_miss_and_hides_no_other(shelf: She
     keys = await shelf.stock(2)
     await write_spec(shelf, keys[0], spec)
     async with shelf.open(memory_bytes=0) as library:
-        assert [picture.key for picture in await library.find("", 10)] == [keys[1]]
+        assert [picture.key for picture in (await library.find(Question()))[0]] == [keys[1]]
         assert await library.get(keys[0]) is None
         assert (await library.stats()).pictures == 1
         assert await library.get(keys[1]) is not None

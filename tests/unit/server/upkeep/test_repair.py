@@ -12,6 +12,7 @@ import pytest
 
 from sdq.server.database import DATABASE_NAME
 from sdq.server.library.files import FOLDERS
+from sdq.server.library.index import Question
 from sdq.server.upkeep.repair import Flaw, PictureCheck, PictureRepair
 from sdq.testing.rig import png
 from sdq.testing.shelf import Shelf
@@ -41,6 +42,12 @@ def aside(shelf: Shelf) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
+COLUMNS = """
+SELECT key, spec, words, negative_words, facts, size_bytes, sha256, last_used_at
+FROM pictures ORDER BY key
+"""
+
+
 def damage(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 255
@@ -57,20 +64,20 @@ async def test_a_file_without_its_row_gets_it_back(shelf: Shelf):
     os.utime(shelf.path(keys[0]), (1_000, 1_000))  # drawn long ago, and wanted all the same
     shelf.clock.now = 2_000_000_000.0
     with index_of(shelf) as connection:
-        before = connection.execute("SELECT * FROM pictures ORDER BY key").fetchall()
+        before = connection.execute(COLUMNS).fetchall()
         connection.execute("DELETE FROM pictures")
     assert [flaw.kind for flaw in flaws_of(shelf)] == ["file"] * 3
     assert mend(shelf) == ["it has its row again"] * 3
     assert flaws_of(shelf) == []
     with index_of(shelf) as connection:
-        after = connection.execute("SELECT * FROM pictures ORDER BY key").fetchall()
-    assert [row[:5] for row in after] == [row[:5] for row in before]
+        after = connection.execute(COLUMNS).fetchall()
+    assert [row[:-1] for row in after] == [row[:-1] for row in before]
     shelf.clock.now = after[0][-1] + 1
     async with shelf.open() as library:
         assert (await library.prune())[0] == 0
         for key in keys:
             assert await library.get(key) is not None
-        assert len(await library.find("picture", 10)) == 3
+        assert len((await library.find(Question("picture")))[0]) == 3
 
 
 async def test_a_picture_under_a_wrong_key_gets_no_row(shelf: Shelf):
