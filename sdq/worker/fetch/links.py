@@ -3,6 +3,7 @@
 ::
 
     builtin:shapes/unet/config.json         from an installed package of weights
+    builtin:shapes-loras/neon.safetensors   a LoRA of the same package
     file:///srv/models/unet/config.json     from this computer
     https://example.org/model.safetensors   http:// too
     hf://org/name@revision/path/to/file     the Hugging Face hub, or HF_ENDPOINT, with HF_TOKEN
@@ -18,8 +19,21 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from sdq.worker.fetch.faults import Unreachable
 from sdq.worker.fetch.paths import place
 
-BUILTIN_PACKAGES = {"shapes": ("sdq_shapes", "sdq-shapes", "./models/shapes")}
-"""By the name in a ``builtin:`` link: package, its distribution, its place in a checkout."""
+
+class Builtin(NamedTuple):
+    """An installed package of weights, and its function that names the files' folder."""
+
+    package: str
+    function: str
+    distribution: str
+    checkout: str
+
+
+BUILTIN_PACKAGES = {
+    "shapes": Builtin("sdq_shapes", "folder", "sdq-shapes", "./models/shapes"),
+    "shapes-loras": Builtin("sdq_shapes", "loras", "sdq-shapes", "./models/shapes"),
+}
+"""By the name in a ``builtin:`` link."""
 
 DRIVE_HOSTS = ("drive.google.com", "docs.google.com", "drive.usercontent.google.com")
 DRIVE_DOWNLOAD = "https://drive.usercontent.google.com/download"
@@ -57,15 +71,20 @@ def _builtin(rest: str) -> Path:
         raise Unreachable(
             f"there is no built-in model {name!r}, known are: {', '.join(BUILTIN_PACKAGES)}"
         )
-    package, distribution, checkout = known
+    install = (
+        f"`pip install --upgrade {known.distribution}`, "
+        f"or `pip install {known.checkout}` in a checkout of sdq"
+    )
     try:
-        folder = Path(importlib.import_module(package).folder())
+        package = importlib.import_module(known.package)
     except ImportError as error:
         raise Unreachable(
-            f"the package {distribution} is not installed: `pip install {distribution}`, "
-            f"or `pip install {checkout}` in a checkout of sdq"
+            f"the package {known.distribution} is not installed: {install}"
         ) from error
-    return place(folder, relative)
+    folder = getattr(package, known.function, None)
+    if folder is None:
+        raise Unreachable(f"the installed {known.distribution} is older than this sdq: {install}")
+    return place(Path(folder()), relative)
 
 
 def _local(link: str) -> Path:

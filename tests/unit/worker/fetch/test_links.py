@@ -70,9 +70,21 @@ def test_built_in_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         resolve("builtin:shapes/../../etc/passwd", {})
 
 
+def test_a_built_in_lora(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    package = ModuleType("sdq_shapes")
+    monkeypatch.setitem(sys.modules, "sdq_shapes", package)
+    with pytest.raises(Unreachable, match=r"older than this sdq.*pip install --upgrade sdq-shapes"):
+        resolve("builtin:shapes-loras/neon.safetensors", {})
+    package.loras = lambda: tmp_path  # type: ignore[attr-defined]
+    found = resolve("builtin:shapes-loras/neon.safetensors", {})
+    assert found == tmp_path / "neon.safetensors"
+    with pytest.raises(DownloadError, match="leads out of"):
+        resolve("builtin:shapes-loras/../weights/model_index.json", {})
+
+
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sdq_shapes", None)
-    with pytest.raises(Unreachable, match="pip install sdq-shapes"):
+    with pytest.raises(Unreachable, match="pip install --upgrade sdq-shapes"):
         resolve("builtin:shapes/x.json", {})
 
 
