@@ -46,9 +46,9 @@ class Sample(NamedTuple):
     truth: Truth
 
 
-def sample(rng: random.Random, *, ink: bool = True) -> Sample:
+def sample(rng: random.Random, new_page: Callable[..., Page] = Page, *, ink: bool = True) -> Sample:
     """The generator's next picture. Without ink only caption and truth are of use."""
-    page = Page(ink=ink)
+    page = new_page(ink=ink)
     caption, truth = rng.choices(_KINDS, _WEIGHTS)[0](rng, page)
     picture = page.picture()
     return Sample(picture, decorate(rng, caption), truth)
@@ -60,7 +60,7 @@ def held_out(combination: Combination) -> bool:
     return int.from_bytes(digest[:4], "big") % HELD_OUT_ONE_IN == 0
 
 
-def training(rng: random.Random) -> Sample:
+def training(rng: random.Random, new_page: Callable[..., Page] = Page) -> Sample:
     """The generator's next picture without a held-out combination."""
     while True:
         state = rng.getstate()
@@ -68,7 +68,7 @@ def training(rng: random.Random) -> Sample:
         if any(map(held_out, sample(rng, ink=False).truth.combinations())):
             continue
         rng.setstate(state)
-        return sample(rng)
+        return sample(rng, new_page)
 
 
 def experiment() -> Iterator[Sample]:

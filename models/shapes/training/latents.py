@@ -4,16 +4,19 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
-from training.dataset import training
+from training.dataset import Sample, training
 from training.loop import load, save
 from training.vae import to_tensor
 
 SEED = 12
 CHUNK = 50
+
+Drawer: TypeAlias = Callable[[random.Random], Sample]
+"""Gives the next picture of a data set."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,14 @@ class Latents:
 
 
 @torch.no_grad()
-def _encode(vae: Any, count: int, seed: int, report: Callable[[str], None]) -> dict[str, Any]:
+def _encode(
+    vae: Any, count: int, seed: int, report: Callable[[str], None], draw: Drawer
+) -> dict[str, Any]:
     rng = random.Random(seed)
     captions: list[str] = []
     chunks: list[torch.Tensor] = []
     while len(captions) < count:
-        samples = [training(rng) for _ in range(min(CHUNK, count - len(captions)))]
+        samples = [draw(rng) for _ in range(min(CHUNK, count - len(captions)))]
         captions += [item.caption for item in samples]
         with torch.autocast("cpu", torch.bfloat16):
             encoded = vae.encode(to_tensor([item.picture for item in samples])).latents
@@ -42,12 +47,17 @@ def _encode(vae: Any, count: int, seed: int, report: Callable[[str], None]) -> d
 
 
 def cached(
-    vae: Any, count: int, path: Path, report: Callable[[str], None], seed: int = SEED
+    vae: Any,
+    count: int,
+    path: Path,
+    report: Callable[[str], None],
+    seed: int = SEED,
+    draw: Drawer = training,
 ) -> Latents:
-    """The latents of `count` training pictures, from the file if it is there."""
+    """The latents of `count` pictures that `draw` gives, from the file if it is there."""
     found = load(path)
     if found is None:
-        found = _encode(vae, count, seed, report)
+        found = _encode(vae, count, seed, report, draw)
         save(path, found)
     latents = found["latents"].float()
     scale = 1 / float(latents.square().mean().sqrt())
