@@ -22,7 +22,7 @@ from sdq.errors import UsageError
 if TYPE_CHECKING:
     from sdq.client.client import Client
     from sdq.client.pictures import Picture
-    from sdq.protocol.messages import Removed, StoredPicture
+    from sdq.protocol.library_messages import Removed, StoredPicture
 
 app = typer.Typer(
     help="The pictures that the server keeps.",

@@ -10,17 +10,19 @@ from sdq.errors import OutputError, ProtocolError, SdqError, ServerBusy
 from sdq.protocol.catalog_messages import CatalogChanged, Loras, ModelShown
 from sdq.protocol.constants import MAX_COUNT, MAX_PREVIEW_BYTES
 from sdq.protocol.job_messages import Draining, Foreseen, Jobs, JobsCancelled, Submitted
+from sdq.protocol.library_messages import (
+    FoundPictures,
+    Pinned,
+    Removed,
+)
 from sdq.protocol.messages import (
     Accepted,
     CancelReply,
     ErrorReply,
     Failure,
-    FoundPictures,
     Models,
     Picture,
-    Pinned,
     Progress,
-    Removed,
     Status,
     WorkerSettings,
 )

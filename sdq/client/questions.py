@@ -1,14 +1,15 @@
 """What a server answers at once: questions about jobs, workers, models, library."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import AsyncGenerator, Sequence
+from typing import TypeVar, Unpack
 
 import msgspec
 
 from sdq.client.checks import check_job_ids, check_worker_id
 from sdq.client.connector import Connector
 from sdq.client.pictures import Picture
+from sdq.client.searching import PAGE_PICTURES, Filters, question_of
 from sdq.errors import ConnectionFailed, ProtocolError, from_code
 from sdq.protocol import messages
 from sdq.protocol.catalog_messages import (
@@ -35,19 +36,22 @@ from sdq.protocol.job_messages import (
     ListJobs,
     Outlook,
 )
-from sdq.protocol.messages import (
-    ErrorReply,
+from sdq.protocol.library_messages import (
     FetchPicture,
-    FindPictures,
     FoundPictures,
-    GetStatus,
-    ListModels,
-    Models,
+    Pinned,
+    PinPictures,
     PruneLibrary,
     Removed,
     RemovePictures,
-    Status,
     StoredPicture,
+)
+from sdq.protocol.messages import (
+    ErrorReply,
+    GetStatus,
+    ListModels,
+    Models,
+    Status,
     WorkerSettings,
     WorkerSetup,
 )
@@ -137,10 +141,40 @@ class Questions:
         """Workers, queue and library at this moment."""
         return await self._ask(GetStatus(request_id=0), Status)
 
-    async def find(self, words: str = "", limit: int = 50) -> tuple[StoredPicture, ...]:
-        """The newest pictures whose prompt holds all the words, at most ``limit`` (1 to 1000)."""
-        message = FindPictures(request_id=0, words=words, limit=limit)
+    async def find(
+        self, words: str = "", limit: int = 50, **filters: Unpack[Filters]
+    ) -> tuple[StoredPicture, ...]:
+        """The newest pictures whose prompt has all the words, at most ``limit`` (1 to 1000).
+
+        Words in any order, ``"phrases"``, ``begin*``; no text is an error. ``filters``: see
+        `sdq.client.searching.Filters`. For older ones ask again, with the ``number`` of the last
+        one as ``before``, or use `find_each`.
+        """
+        message = question_of(words, limit, filters)
         return (await self._ask(message, FoundPictures)).pictures
+
+    async def find_each(
+        self, words: str = "", **filters: Unpack[Filters]
+    ) -> AsyncGenerator[StoredPicture, None]:
+        """All pictures that `find` would give, newest first, asked for as they are taken.
+
+        None comes twice, and none that is there throughout is missed, whatever is drawn meanwhile.
+        """
+        more = True
+        while more:
+            answer = await self._ask(question_of(words, PAGE_PICTURES, filters), FoundPictures)
+            for picture in answer.pictures:
+                yield picture
+            more = answer.more and bool(answer.pictures)
+            if more:
+                filters = {**filters, "before": answer.pictures[-1].number}
+
+    async def pin(self, keys: Sequence[str], *, pinned: bool = True) -> Pinned:
+        """Keeps pictures whatever retention and the size limit say, or (``pinned`` false) no
+        longer; by the beginnings of their keys (at most 1000). All of them or none: an unknown
+        key is a `UsageError`."""
+        message = PinPictures(request_id=0, keys=tuple(keys), pinned=pinned)
+        return await self._ask(message, Pinned)
 
     async def fetch(self, key: str) -> Picture:
         """The picture whose key begins so (4 to 64 hexadecimal digits). Raises `NotInLibrary`."""

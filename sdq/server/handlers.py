@@ -16,22 +16,24 @@ from sdq.protocol.catalog_messages import (
     ShowModel,
 )
 from sdq.protocol.job_messages import Attach, CancelJobs, DrainWorker, Foresee, ListJobs, Submit
+from sdq.protocol.library_messages import (
+    FetchPicture,
+    FindPictures,
+    PinPictures,
+    PruneLibrary,
+    Removed,
+    RemovePictures,
+)
 from sdq.protocol.messages import (
     Cancel,
     ClientMessage,
-    FetchPicture,
-    FindPictures,
     Generate,
     GetStatus,
     Hello,
     ListModels,
     Models,
     Ping,
-    PinPictures,
     Pong,
-    PruneLibrary,
-    Removed,
-    RemovePictures,
     Status,
     WorkerSettings,
     WorkerSetup,
