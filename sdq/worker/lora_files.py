@@ -26,7 +26,7 @@ _NUMBERS = ("r", "lora_alpha", "lora_dropout")
 _PATTERNS = ("rank_pattern", "alpha_pattern")
 _SWITCHES = ("use_rslora", "use_dora", "lora_bias", "inference_mode", "init_lora_weights")
 _WORDS = ("peft_type", "peft_version", "task_type", "base_model_name_or_path", "revision", "bias")
-_FIRST_HALVES = (".lora_A.", "lora_down.", ".lora.down.", "_lora.down.")
+FIRST_HALVES = (".lora_A.", "lora_down.", ".lora.down.", "_lora.down.")
 """Of a layer's two: each layer of a LoRA has one."""
 
 
@@ -47,7 +47,7 @@ def layers_in(path: Path, name: str) -> int:
         if not _PLAIN.match(tensor):
             raise unfit(name, f"it holds a tensor of the name {tensor[:60]!r}")
     _check_notes(name, notes.get(NOTES))
-    return sum(any(half in tensor for half in _FIRST_HALVES) for tensor in shapes)
+    return sum(any(half in tensor for half in FIRST_HALVES) for tensor in shapes)
 
 
 def unfit(name: str, reason: str) -> GenerationFailed:
