@@ -6,12 +6,14 @@ import typer
 
 from sdq.cli import options
 from sdq.cli.asking import ask
+from sdq.cli.loras import add_lora, list_loras, remove_lora
 from sdq.cli.output import as_bytes, plain, print_data, print_json, print_table, tell
 from sdq.cli.publish import add_model
 
 if TYPE_CHECKING:
+    from sdq.client.client import Client
     from sdq.protocol.catalog_messages import ModelShown
-    from sdq.protocol.model import ModelInfo
+    from sdq.protocol.model import LoraManifest, ModelInfo
 
 app = typer.Typer(help="The models of the server.", epilog="Example:  sdq model list")
 
@@ -50,20 +52,20 @@ def show_model(
     server: options.Server = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show all that the catalog says of a model: files, links, hashes, limits, who holds it.
+    """Show all that the catalog says of a model: files, links, hashes, limits, LoRAs, who holds it.
 
     \b
     Examples:
       sdq model show sdxl
       sdq model show --json | jq .manifest.files
     """
-    shown = ask(server, lambda client: client.model(model))
+    shown, loras = ask(server, lambda client: _shown(client, model))
     if as_json:
         import msgspec
 
         print_json(msgspec.to_builtins(shown))
         return
-    for line in _lines(shown):
+    for line in _lines(shown, loras):
         print_data(line)
 
 
@@ -96,13 +98,23 @@ def default_model(
 
 
 app.command("add")(add_model)
+app.command("add-lora")(add_lora)
+app.command("loras")(list_loras)
+app.command("remove-lora")(remove_lora)
+
+
+async def _shown(
+    client: "Client", model: str | None
+) -> tuple["ModelShown", tuple["LoraManifest", ...]]:
+    shown = await client.model(model)
+    return shown, await client.loras(shown.manifest.model_id)
 
 
 def _cancelled(count: int) -> str:
     return f"; {count} waiting jobs of its former files are cancelled" if count else ""
 
 
-def _lines(shown: "ModelShown") -> list[str]:
+def _lines(shown: "ModelShown", loras: "tuple[LoraManifest, ...]") -> list[str]:
     manifest, defaults, limits = shown.manifest, shown.manifest.defaults, shown.manifest.limits
     origin = "comes with sdq" if shown.is_shipped else "of this server"
     sides = f"{limits.min_side} to {limits.max_side}, at most {limits.max_pixels} pixels"
@@ -120,6 +132,8 @@ def _lines(shown: "ModelShown") -> list[str]:
         ("fingerprint", manifest.fingerprint),
         ("workers", ", ".join(shown.workers) or "none online"),
     ]
+    if loras:
+        rows.append(("loras", ", ".join(lora.lora_id for lora in loras)))
     lines = [f"{name:<12} {plain(value)}" for name, value in rows]
     for file in manifest.files:
         size = "-" if file.size_bytes is None else as_bytes(file.size_bytes)

@@ -8,7 +8,9 @@ import typer
 from sdq.errors import UsageError
 
 if TYPE_CHECKING:
-    from sdq.spec import SpecDraft
+    from collections.abc import Sequence
+
+    from sdq.spec import LoraChoice, SpecDraft
 
 PICTURE = "The picture"
 WAITING = "Library and waiting"
@@ -35,6 +37,17 @@ Size = Annotated[
 Scheduler = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="ddim, euler, dpmpp_2m, …", rich_help_panel=PICTURE),
+]
+Loras = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        metavar="NAME[:WEIGHT]",
+        help="Small weights that change the model; repeat it for others. `sdq model loras` lists "
+        "them.",
+        show_default=False,
+        rich_help_panel=PICTURE,
+    ),
 ]
 Seed = Annotated[
     int | None,
@@ -74,6 +87,7 @@ def draft_of(
     scheduler: str | None,
     seed: int | None,
     new: bool,
+    loras: "Sequence[str] | None" = None,
 ) -> "SpecDraft":
     """The draft, still without its prompt. ``sides``: ``--size``, ``--width``, ``--height``.
 
@@ -94,7 +108,42 @@ def draft_of(
         guidance_scale=guidance,
         scheduler=scheduler,
         seed=seed,
+        loras=loras_of(loras or ()),
     )
+
+
+def loras_of(flags: "Sequence[str]") -> "tuple[LoraChoice, ...]":
+    """What ``--lora neon:0.8 --lora ink`` means. Raises `UsageError`."""
+    if not flags:
+        return ()
+    from sdq.spec import MAX_LORAS, LoraChoice
+
+    choices: dict[str, LoraChoice] = {}
+    for flag in flags:
+        name, colon, weight = flag.strip().partition(":")
+        if not name:
+            raise UsageError(f"--lora {flag!r} names no LoRA", hint="write it as --lora neon:0.8")
+        if name in choices:
+            raise UsageError(f"--lora {name} is there twice", hint="name it once, with its weight")
+        choices[name] = LoraChoice(name, _weight(flag, weight) if colon else None)
+    if len(choices) > MAX_LORAS:
+        raise UsageError(f"{len(choices)} LoRAs in one picture: at most {MAX_LORAS} can be drawn")
+    return tuple(choices.values())
+
+
+def _weight(flag: str, text: str) -> float:
+    from sdq.spec import MAX_LORA_WEIGHT
+
+    try:
+        weight = float(text)
+        if not -MAX_LORA_WEIGHT <= weight <= MAX_LORA_WEIGHT:  # NaN neither
+            raise ValueError
+    except ValueError:
+        raise UsageError(
+            f"--lora {flag!r}: {text!r} is no weight",
+            hint=f"a number from {-MAX_LORA_WEIGHT:g} to {MAX_LORA_WEIGHT:g}, as --lora neon:0.8",
+        ) from None
+    return weight
 
 
 def _in_pixels(

@@ -118,7 +118,7 @@ def add_model(
         memory_bytes=options.size_bytes(memory, "--memory") if memory else None,
         is_distilled=distilled,
     )
-    with _progress() as report:
+    with progress() as report:
         found = look_at(links, sha256=sha256 or "", name=name or "", report=report)
     model = _liked(server, like or found.like)
     manifest = manifest_of(model_id, found, model, wishes)
@@ -150,8 +150,8 @@ def _summary(manifest: "ModelManifest") -> str:
 
 
 @contextmanager
-def _progress() -> Iterator["Report"]:
-    """What is being read, on a terminal."""
+def progress() -> Iterator["Report"]:
+    """Tells what is being read, on a terminal."""
     import sys
 
     if not sys.stderr.isatty():

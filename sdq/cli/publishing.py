@@ -155,9 +155,9 @@ def _one_file(links: Sequence[str], sha256: str, name: str, report: Report) -> F
         check_kind(path)
     if sha256:
         return Files(kind, (ModelFile(path, None, sha256.lower(), tuple(links)),))
-    measured = _measured(links, path, report)
-    file = ModelFile(path, measured.size_bytes, measured.sha256, tuple(links))
-    return Files(kind, (file,), _LIKE.get(_layout(path, measured), ""))
+    found = measured(links, path, report)
+    file = ModelFile(path, found.size_bytes, found.sha256, tuple(links))
+    return Files(kind, (file,), _LIKE.get(_layout(path, found), ""))
 
 
 def _folder(named: Sequence[tuple[str, str]], report: Report) -> Files:
@@ -170,9 +170,9 @@ def _folder(named: Sequence[tuple[str, str]], report: Report) -> Files:
         mirrors.setdefault(path, []).append(link)
     files, like = [], ""
     for path, links in mirrors.items():
-        measured = _measured(links, path, report)
-        files.append(ModelFile(path, measured.size_bytes, measured.sha256, tuple(links)))
-        like = like or (_class_of(measured.head) if path == "model_index.json" else "")
+        found = measured(links, path, report)
+        files.append(ModelFile(path, found.size_bytes, found.sha256, tuple(links)))
+        like = like or (_class_of(found.head) if path == "model_index.json" else "")
     return Files("folder", tuple(files), _LIKE.get(like, ""))
 
 
@@ -185,12 +185,12 @@ def _repository(link: str, report: Report) -> Files:
             f"{link} holds no pipeline of diffusers (there is no {INDEX})",
             hint="name one of its files: hf://org/name@revision/file.safetensors",
         )
-    index = _measured([there.link_of(INDEX)], INDEX, report)
+    index = measured([there.link_of(INDEX)], INDEX, report)
     files = []
     for file in pipeline_files(there.files, index.head):
         size_bytes, sha256, links = file.size_bytes, file.sha256, (there.link_of(file.path),)
         if not sha256:
-            size_bytes, sha256, _ = _measured(links, file.path, report)
+            size_bytes, sha256, _ = measured(links, file.path, report)
         files.append(ModelFile(file.path, size_bytes, sha256, links))
     return Files("folder", tuple(files), _LIKE.get(_class_of(index.head), ""))
 
@@ -213,8 +213,8 @@ def _is_repository(link: str) -> bool:
     return link.startswith("hf:") and not hub_place(link).path
 
 
-def _measured(links: Sequence[str], path: str, report: Report) -> "Measured":
-    """From the first mirror that gives it."""
+def measured(links: Sequence[str], path: str, report: Report) -> "Measured":
+    """What the first mirror that gives the file gives. Raises `DownloadError`."""
     from sdq.worker.fetch.measure import measure
 
     reasons = []

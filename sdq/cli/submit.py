@@ -27,6 +27,7 @@ def submit(
     height: flags.Height = None,
     size: flags.Size = None,
     scheduler: flags.Scheduler = None,
+    lora: flags.Loras = None,
     seed: flags.Seed = None,
     new: flags.New = False,
     count: flags.Count = 1,
@@ -47,7 +48,7 @@ def submit(
     """
     draft = flags.draft_of(
         negative=negative, model=model, sides=(size, width, height), steps=steps,
-        guidance=guidance, scheduler=scheduler, seed=seed, new=new,
+        guidance=guidance, scheduler=scheduler, seed=seed, new=new, loras=lora,
     )  # fmt: skip
     address = options.settings(client__server=server).client.server
     from sdq.cli.order import order_of
