@@ -48,6 +48,7 @@ def generate(
     height: flags.Height = None,
     size: flags.Size = None,
     scheduler: flags.Scheduler = None,
+    lora: flags.Loras = None,
     seed: flags.Seed = None,
     new: flags.New = False,
     count: flags.Count = 1,
@@ -76,7 +77,7 @@ def generate(
     """
     draft = flags.draft_of(
         negative=negative, model=model, sides=(size, width, height), steps=steps,
-        guidance=guidance, scheduler=scheduler, seed=seed, new=new,
+        guidance=guidance, scheduler=scheduler, seed=seed, new=new, loras=lora,
     )  # fmt: skip
     from sdq.cli.order import order_of
 
