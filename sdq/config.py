@@ -29,6 +29,9 @@ MIB = 1024**2
 class ClientSettings:
     server: str = "127.0.0.1:7433"
     reconnect_seconds: float = 300.0  # how long a server that was lost is looked for; 0: not at all
+    pictures: str = "auto"  # how terminals are drawn on; auto: as the terminal understands
+    bell: bool = False  # rung when the pictures of `generate` and `attach` are there
+    title: bool = False  # of the terminal's window: how far they are
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,7 @@ _LEAST = {
 }
 
 CHOICES = {
+    "client.pictures": ("auto", "kitty", "iterm2", "sixel", "blocks", "off"),
     "worker.dtype": ("auto", "float32", "bfloat16", "float16"),
     "worker.offload": ("auto", "none", "model", "sequential"),
 }

@@ -18,6 +18,8 @@ def attach(
     output: options.Output = None,
     timeout: Timeout = None,
     preview: options.Preview = False,
+    show: options.Show = False,
+    bell: options.Bell = False,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -36,11 +38,13 @@ def attach(
     from sdq.cli.attaching import fetch
     from sdq.cli.files import Outputs
     from sdq.cli.output import Sink
+    from sdq.cli.showing import showing_of
 
     outputs = Outputs(output, count=1, many_prompts=len(job_ids) > 1, force=force)
     outputs.refuse_json(as_json)
     client = options.settings(client__server=server).client
     outputs.prepare()
     sink = Sink(as_json=as_json, quiet=quiet)
-    fetching = fetch(client, job_ids, outputs, sink, timeout_seconds=timeout, preview=preview)
+    showing = showing_of(client, preview=preview, show=show, bell=bell, quiet=quiet)
+    fetching = fetch(client, job_ids, outputs, sink, timeout_seconds=timeout, showing=showing)
     return options.run(fetching)

@@ -7,6 +7,7 @@ from sdq.cli.deadline import deadline
 from sdq.cli.files import Outputs
 from sdq.cli.output import Sink
 from sdq.cli.receiving import Receiving, Request
+from sdq.cli.showing import Showing
 from sdq.client.client import Client
 from sdq.client.connecting import connect
 from sdq.config import ClientSettings
@@ -23,13 +24,13 @@ async def fetch(
     sink: Sink,
     *,
     timeout_seconds: float | None,
-    preview: bool = False,
+    showing: Showing | None = None,
 ) -> int:
     """Until the last job has ended; the exit code. Leaving it stops no job.
 
     Raises what ends everything: `ConnectionFailed`, `DeadlinePassed`, `OutputError`.
     """
-    receiving = Receiving(outputs, sink, preview=preview)
+    receiving = Receiving(outputs, sink, showing)
     try:
         async with (
             deadline(timeout_seconds, left=lambda: "the jobs go on", hint=_AGAIN),
@@ -37,12 +38,12 @@ async def fetch(
         ):
             await _fetch_all(client, job_ids, receiving, sink)
     except asyncio.CancelledError:
-        receiving.display.close()
+        receiving.close()
         written = receiving.tally.written
         sink.say(f"left: {written} of {len(job_ids)} written, the jobs go on")
         raise
     finally:
-        receiving.display.close()
+        receiving.close()
     return receiving.end()
 
 

@@ -59,6 +59,14 @@ class Bars(Progress):
             redirect_stderr=False,
         )
 
+    def stop(self) -> None:
+        """Takes all of it off the terminal, and the pictures out of its memory."""
+        super().stop()
+        farewell = "" if self._painter is None else self._painter.farewell()
+        if farewell:
+            self._screen.file.write(farewell)
+            self._screen.file.flush()
+
     def get_renderables(self) -> Iterable[RenderableType]:
         """Called by Rich for each refresh, in a thread of its own."""
         yield self.make_tasks_table(self.tasks)
@@ -75,10 +83,10 @@ class Bars(Progress):
             return None
         columns = (width + _GAP) // count - _GAP
         before, self._painted = self._painted, {}
-        for number, image in pictures[:count]:
+        for place, (number, image) in enumerate(pictures[:count]):
             done = before.get(number)
             if done is None or done.image is not image or done.size != (columns, lines):
-                painted = self._painter.paint(image, columns, lines)
+                painted = self._painter.paint(image, columns, lines, place)
                 done = _Painted(image, (columns, lines), painted)
             self._painted[number] = done
         row = Table.grid(padding=(0, _GAP, 0, 0))

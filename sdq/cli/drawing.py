@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 
 from sdq.cli.deadline import deadline
 from sdq.cli.files import Outputs
@@ -10,10 +10,11 @@ from sdq.cli.order import Order
 from sdq.cli.output import Sink
 from sdq.cli.prompts import numbered_prompts
 from sdq.cli.receiving import Receiving, Request
+from sdq.cli.retrying import connected, passes, pause, runs_of, tell_again
 from sdq.client.client import Client
-from sdq.client.connecting import connect
 from sdq.config import ClientSettings
 from sdq.errors import ConnectionFailed, OutputError, SdqError
+from sdq.spec import SpecDraft
 
 MAX_REQUESTS_AT_ONCE = 8
 """Requests under way when prompts come from standard input."""
@@ -24,7 +25,7 @@ async def draw(settings: ClientSettings, order: Order, outputs: Outputs, sink: S
 
     Raises what ends everything: `ConnectionFailed`, `DeadlinePassed`, `OutputError`.
     """
-    receiving = Receiving(outputs, sink, preview=order.preview)
+    receiving = Receiving(outputs, sink, order.showing)
 
     def left() -> str:
         goes_on = receiving.tally.what_was_left
@@ -33,8 +34,9 @@ async def draw(settings: ClientSettings, order: Order, outputs: Outputs, sink: S
     hint = "allow more with --timeout; `sdq status` shows the queue"
     async with (
         deadline(order.timeout_seconds, left=left, hint=hint),
-        connect(settings.server, reconnect_seconds=settings.reconnect_seconds) as client,
+        AsyncExitStack() as stack,
     ):
+        client = await connected(stack, settings, order.retries, sink)
         return await _Drawing(client, order, outputs, sink, receiving).run()
 
 
@@ -58,11 +60,11 @@ class _Drawing:
             else:
                 await self._request_lines()
         except asyncio.CancelledError:
-            self._receiving.display.close()
+            self._receiving.close()
             self._say_what_is_left()
             raise
         finally:
-            self._receiving.display.close()
+            self._receiving.close()
         return self._receiving.end()
 
     def _say_what_is_left(self) -> None:
@@ -92,25 +94,47 @@ class _Drawing:
         """One request from beginning to end. What concerns only it is reported and counted."""
         order = self._order
         draft = order.draft_of(prompt)
-        request = Request(first_n, order.count, prompt, about)
+        request = Request(first_n, order.count, prompt, about, retries=order.retries)
         self._tally.asked += order.count
         try:
             self._outputs.refuse_existing(draft, order.count, first_n)
-            news = self._client.watch(
-                draft,
-                count=order.count,
-                cache=order.cache,
-                wait=order.wait,
-                priority=order.priority,
-                preview=self._receiving.wants_preview,
-                when_left=self._tally.left,
-            )
+            while request.left:
+                for first_index, count in runs_of(request.left):
+                    await self._follow(request, draft, first_index, count)
+                if request.again:
+                    await pause(request.attempt)
+                    request.attempt += 1
+                    request.left, request.again = request.again, set()
+        except (ConnectionFailed, OutputError):
+            raise
+        except SdqError as error:
+            self._tally.fail(error, len(request.left | request.again))
+            self._sink.error(error, about=about)
+
+    async def _follow(self, request: Request, draft: SpecDraft, first_index: int, n: int) -> None:
+        """Neighbouring pictures of a request; those that may be asked for again are noted."""
+        order = self._order
+        news = self._client.watch(
+            draft,
+            count=n,
+            first_index=first_index,
+            cache=order.cache,
+            wait=order.wait,
+            priority=order.priority,
+            preview=self._receiving.wants_preview,
+            when_left=self._tally.left,
+        )
+        try:
             await self._receiving.follow(request, news)
         except (ConnectionFailed, OutputError):
             raise
         except SdqError as error:
-            self._tally.fail(error, len(request.left))
-            self._sink.error(error, about=about)
+            if request.attempt > request.retries or not passes(error):
+                raise
+            tell_again(self._sink, error.message, request.attempt)
+            mine = request.left.intersection(range(first_index, first_index + n))
+            request.again |= mine
+            request.left -= mine
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -9,6 +9,7 @@ from sdq.cli import picture_options as flags
 
 if TYPE_CHECKING:
     from sdq.cli.order import Order
+    from sdq.config import ClientSettings
 
 Cache = Annotated[
     Literal["prefer", "only", "refresh", "off"],
@@ -24,6 +25,17 @@ Timeout = Annotated[
         metavar="SECONDS",
         min=0.001,
         help="Give up and cancel after.",
+        rich_help_panel=flags.WAITING,
+    ),
+]
+Retry = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=0,
+        max=100,
+        help="Ask again, so many times, for what failed for a reason that may pass: a busy server "
+        "or none, no worker, a picture that could not be drawn.",
         rich_help_panel=flags.WAITING,
     ),
 ]
@@ -55,8 +67,11 @@ def generate(
     cache: Cache = "prefer",
     priority: flags.Priority = "normal",
     timeout: Timeout = None,
+    retry: Retry = 0,
     no_wait: NoWait = False,
     preview: options.Preview = False,
+    show: options.Show = False,
+    bell: options.Bell = False,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -73,22 +88,27 @@ def generate(
       sdq generate "a red circle on a blue background" -o out.png
       sdq generate "a green square" -n 4 -o 'squares/{n:02}-{seed}.webp'
       sdq generate - -o pictures/ < prompts.txt
-      sdq generate "a face" --steps 60 --preview
+      sdq generate "a face" --steps 60 --preview --show
     """
     draft = flags.draft_of(
         negative=negative, model=model, sides=(size, width, height), steps=steps,
         guidance=guidance, scheduler=scheduler, seed=seed, new=new, loras=lora,
     )  # fmt: skip
     from sdq.cli.order import order_of
+    from sdq.cli.showing import showing_of
 
-    order = order_of(prompt, draft, new, count, cache, priority, not no_wait, timeout, preview)
-    return _run(order, output, server, force=force, as_json=as_json, quiet=quiet)
+    client = options.settings(client__server=server).client
+    showing = showing_of(client, preview=preview, show=show, bell=bell, quiet=quiet)
+    order = order_of(
+        prompt, draft, new, count, cache, priority, not no_wait, timeout, retry, showing
+    )
+    return _run(order, output, client, force=force, as_json=as_json, quiet=quiet)
 
 
 def _run(
     order: "Order",
     output: str | None,
-    server: str | None,
+    client: "ClientSettings",
     *,
     force: bool,
     as_json: bool,
@@ -101,6 +121,5 @@ def _run(
 
     outputs = Outputs(output, count=order.count, many_prompts=order.prompt is None, force=force)
     outputs.refuse_json(as_json)
-    client = options.settings(client__server=server).client
     outputs.prepare()
     return options.run(draw(client, order, outputs, Sink(as_json=as_json, quiet=quiet)))

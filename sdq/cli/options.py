@@ -51,6 +51,19 @@ Preview = Annotated[
         rich_help_panel=_FILES,
     ),
 ]
+Show = Annotated[
+    bool,
+    typer.Option(
+        "--show",
+        help="Show each picture on the terminal when it is there (kitty, iTerm2, sixel or letters "
+        "in colour, as the terminal understands; `client.pictures` says otherwise).",
+        rich_help_panel=_FILES,
+    ),
+]
+Bell = Annotated[
+    bool,
+    typer.Option("--bell", help="Ring the terminal's bell at the end.", rich_help_panel=_FILES),
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
 Model = Annotated[
     str | None,

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from sdq.cli.showing import Showing
 from sdq.protocol.vocabulary import CachePolicy, Priority
 from sdq.spec import SpecDraft
 
@@ -17,7 +18,8 @@ class Order(msgspec.Struct, frozen=True):
     priority: Priority
     wait: bool = True
     timeout_seconds: float | None = None
-    preview: bool = False
+    retries: int = 0
+    showing: Showing = Showing()
 
     def draft_of(self, prompt: str) -> SpecDraft:
         seed = random_seed() if self.new else self.draft.seed
@@ -33,12 +35,13 @@ def order_of(
     priority: str,
     wait: bool = True,
     timeout_seconds: float | None = None,
-    preview: bool = False,
+    retries: int = 0,
+    showing: Showing = Showing(),  # noqa: B008 - frozen
 ) -> Order:
     """An order in the words of the command line: ``-`` is standard input."""
     text = None if prompt == "-" else prompt
     choice = CachePolicy(cache), Priority(priority)
-    return Order(text, draft, new, count, *choice, wait, timeout_seconds, preview)
+    return Order(text, draft, new, count, *choice, wait, timeout_seconds, retries, showing)
 
 
 def random_seed() -> int:

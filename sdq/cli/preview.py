@@ -1,14 +1,19 @@
 """Pictures that grow on a terminal: what it understands, and how they are drawn there.
 
-A *painter* makes of a small picture something that Rich can print. `PAINTERS` has all of them, the
-best first; another protocol of terminals is another class there.
+A *painter* makes of a small picture something that Rich can print, again and again. Only pictures
+that are letters can be erased with the lines around them: kitty's placeholders and half blocks.
 """
 
-import io
 import os
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, TextIO
+
+from sdq.cli.pictures import kitty
+from sdq.cli.pictures.blocks import has_blocks, in_blocks
+from sdq.cli.pictures.detection import Means, means_of
+from sdq.cli.pictures.screen import cells_of, screen_of
+from sdq.cli.pictures.show import decoded as _decoded
+from sdq.cli.pictures.show import png_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -17,78 +22,71 @@ if TYPE_CHECKING:
 MAX_SIDE_PIXELS = 1_024
 """Of a preview. A few bytes may say that they are a picture of gigabytes."""
 
-UPPER_HALF = "▀"
-_NO_TERMINALS = ("", "dumb", "unknown")
-
 
 class Painter(Protocol):
     """One way of drawing on terminals."""
 
-    def is_understood(self, stream: TextIO, environment: Mapping[str, str]) -> bool:
-        """Whether the terminal behind the stream draws what this one paints."""
+    def paint(self, image: "Image", columns: int, lines: int, place: int = 0) -> "RenderableType":
+        """The picture in RGB, as large as it can be within so many columns and lines. A new one at
+        the same ``place`` follows the one before."""
 
-    def paint(self, image: "Image", columns: int, lines: int) -> "RenderableType":
-        """The picture in RGB, as large as it can be within so many columns and lines."""
+    def farewell(self) -> str:
+        """What to send when nothing is shown any more."""
 
 
 class HalfBlocks:
-    """Two pixels a letter: the upper half in the colour of the text, the lower one behind it.
-    Rich takes the nearest colours that the terminal has."""
+    """Two pixels a letter."""
 
-    def is_understood(self, stream: TextIO, environment: Mapping[str, str]) -> bool:
+    def paint(self, image: "Image", columns: int, lines: int, place: int = 0) -> "RenderableType":
         """See `Painter`."""
-        if environment.get("NO_COLOR") or environment.get("TERM", "") in _NO_TERMINALS:
-            return False
-        try:
-            UPPER_HALF.encode(stream.encoding or "ascii")
-        except (UnicodeError, LookupError):
-            return False
-        return True
+        return in_blocks(image, columns, lines)
 
-    def paint(self, image: "Image", columns: int, lines: int) -> "RenderableType":
+    def farewell(self) -> str:
         """See `Painter`."""
-        from rich.color import Color
-        from rich.style import Style
-        from rich.text import Text
-
-        width, height = fitting(image.size, columns, lines)
-        small = image.resize((width, height))
-        pixels = [small.getpixel((x, y)) for y in range(height) for x in range(width)]
-        colours = [Color.from_rgb(*pixel) for pixel in pixels]  # type: ignore[misc]
-        text = Text(no_wrap=True, overflow="crop", end="")
-        for top in range(0, height, 2):
-            if top:
-                text.append("\n")
-            for at in range(top * width, (top + 1) * width):
-                text.append(UPPER_HALF, Style(color=colours[at], bgcolor=colours[at + width]))
-        return text
+        return ""
 
 
-PAINTERS: tuple[Painter, ...] = (HalfBlocks(),)
+class KittyCells:
+    """The pixels themselves, in the place of letters; each place has a number of its own, whose
+    picture the terminal replaces."""
+
+    def __init__(self, stream: TextIO, *, in_tmux: bool = False, seed: int | None = None) -> None:
+        self._stream = stream
+        self._wrap = kitty.through_tmux if in_tmux else kitty.unwrapped
+        self._seed = kitty.new_seed() if seed is None else seed
+        self._places: set[int] = set()
+
+    def paint(self, image: "Image", columns: int, lines: int, place: int = 0) -> "RenderableType":
+        """See `Painter`."""
+        screen = screen_of(self._stream)
+        across, down = cells_of(image.size, columns, min(lines, kitty.MAX_LINES), screen)
+        self._places.add(place)
+        number = kitty.number_of(place, self._seed)
+        png = png_of(image, across, down, screen)
+        return kitty.InCells(png, number, across, down, self._wrap)
+
+    def farewell(self) -> str:
+        """See `Painter`."""
+        places, self._places = self._places, set()
+        numbers = (kitty.number_of(place, self._seed) for place in sorted(places))
+        return "".join(kitty.forgetting(number, self._wrap) for number in numbers)
 
 
-def painter_for(stream: TextIO, environment: Mapping[str, str] = os.environ) -> Painter | None:
+def painter_for(
+    stream: TextIO, environment: Mapping[str, str] = os.environ, setting: str = "auto"
+) -> Painter | None:
     """The best one that the terminal understands; ``None``: nothing can be shown there."""
-    if not stream.isatty():
-        return None
-    return next((one for one in PAINTERS if one.is_understood(stream, environment)), None)
+    means = means_of(stream, setting, environment, asks=False)
+    return None if means is None else _painter_of(means, stream)
 
 
-def fitting(size: tuple[int, int], columns: int, lines: int) -> tuple[int, int]:
-    """Pixels of a picture of the same shape on a grid of halves of letters: an even height."""
-    scale = min(columns / size[0], 2 * lines / size[1])
-    height = 2 * max(1, round(size[1] * scale / 2))
-    return max(1, min(columns, round(size[0] * scale))), min(2 * lines, height)
+def _painter_of(means: Means, stream: TextIO) -> Painter | None:
+    if means.has_cells:
+        return KittyCells(stream, in_tmux=means.in_tmux)
+    return HalfBlocks() if has_blocks(stream.encoding) else None
 
 
 def decoded(jpeg: bytes) -> "Image | None":
     """A preview in RGB; ``None`` when it is none, or far too large: its bytes are a stranger's."""
-    from PIL import Image  # 20 ms, for those who watch only
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's words of huge ones would reach the terminal
-            with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
-                return image.convert("RGB") if max(image.size) <= MAX_SIDE_PIXELS else None
-    except Exception:  # noqa: BLE001 - whatever Pillow makes of them
-        return None
+    image = _decoded(jpeg, kinds=("JPEG",), max_pixels=MAX_SIDE_PIXELS**2)
+    return image if image is not None and max(image.size) <= MAX_SIDE_PIXELS else None

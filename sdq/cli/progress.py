@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sdq.cli.output import Sink, as_duration, cut, held_up_by, plain
-from sdq.cli.preview import Painter, decoded, painter_for
 from sdq.protocol.messages import Progress
 from sdq.protocol.states import JobState
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from sdq.cli.bars import Bars
+    from sdq.cli.preview import Painter
 
 MAX_LINES = 6
 """Pictures shown at once; the others wait for a line."""
@@ -82,7 +82,7 @@ class LiveDisplay:
     cannot show them.
     """
 
-    def __init__(self, sink: Sink, painter: Painter | None = None) -> None:
+    def __init__(self, sink: Sink, painter: "Painter | None" = None) -> None:
         self.shows_previews = painter is not None
         self._painter = painter
         self._pictures: dict[int, Image] = {}
@@ -153,7 +153,11 @@ class LiveDisplay:
         self._erase()
 
     def _keep(self, number: int, preview: bytes) -> None:
-        image = decoded(preview) if preview and self.shows_previews else None
+        if not preview or not self.shows_previews:
+            return
+        from sdq.cli.preview import decoded
+
+        image = decoded(preview)
         if image is not None:
             self._pictures[number] = image
 
@@ -179,11 +183,20 @@ class LiveDisplay:
             self._tasks.clear()
 
 
-def display_for(sink: Sink, *, preview: bool = False) -> QuietDisplay | LiveDisplay:
-    """Moving lines only where a person watches, and has not asked for silence."""
-    if sys.stderr.isatty() and not sink.quiet:
-        return LiveDisplay(sink, painter_for(sys.stderr) if preview else None)
-    return QuietDisplay(sink)
+def display_for(
+    sink: Sink, *, preview: bool = False, pictures: str = "auto"
+) -> QuietDisplay | LiveDisplay:
+    """Moving lines only where a person watches, and has not asked for silence.
+
+    ``pictures``: how to draw previews, as in ``client.pictures``.
+    """
+    if not sys.stderr.isatty() or sink.quiet:
+        return QuietDisplay(sink)
+    if not preview:
+        return LiveDisplay(sink)
+    from sdq.cli.preview import painter_for
+
+    return LiveDisplay(sink, painter_for(sys.stderr, setting=pictures))
 
 
 def _state_of(news: Progress) -> str:

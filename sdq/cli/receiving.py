@@ -9,6 +9,8 @@ import msgspec
 from sdq.cli.files import Named, Outputs
 from sdq.cli.output import Sink, as_duration
 from sdq.cli.progress import display_for
+from sdq.cli.retrying import passes, tell_again
+from sdq.cli.showing import Attention, Showing
 from sdq.client.news import News, Reconnected, Reconnecting
 from sdq.errors import SdqError, from_code
 from sdq.protocol.messages import Accepted, CancelReply, Failure, Origin, Picture, Progress
@@ -67,6 +69,9 @@ class Request(msgspec.Struct):
     job_ids: tuple[str, ...] = ()  # of an attach, by index
     begun: float = msgspec.field(default_factory=time.monotonic)
     left: set[int] = set()
+    retries: int = 0  # how often what failed may be asked for again
+    attempt: int = 1
+    again: set[int] = set()  # what failed for a reason that may pass
     keys: dict[int, str] = {}  # by index, of those that are waited for
 
     def __post_init__(self) -> None:
@@ -80,13 +85,15 @@ class Request(msgspec.Struct):
 
 
 class Receiving:
-    """Takes the news of requests, any number at once. ``preview``: shows pictures that grow, where
+    """Takes the news of requests, any number at once. ``showing``: shows pictures that grow, where
     that can be: on a terminal, or as JSON."""
 
-    def __init__(self, outputs: Outputs, sink: Sink, *, preview: bool = False) -> None:
+    def __init__(self, outputs: Outputs, sink: Sink, showing: Showing | None = None) -> None:
+        showing = Showing() if showing is None else showing
         self.tally = Tally()
-        self.display = display_for(sink, preview=preview)
-        self.wants_preview = preview and (sink.as_json or self.display.shows_previews)
+        self.display = display_for(sink, preview=showing.preview, pictures=showing.pictures)
+        self.attention = Attention(showing)
+        self.wants_preview = showing.preview and (sink.as_json or self.display.shows_previews)
         """Whether to ask the server for previews."""
         self._outputs = outputs
         self._sink = sink
@@ -103,16 +110,22 @@ class Receiving:
 
     def end(self) -> int:
         """Says how it went; the exit code."""
-        self.display.close()
+        self.close()
         if self.tally.failed and self.tally.written:
             self._sink.say(f"{self.tally.written} written, {self.tally.failed} failed")
         return self.tally.exit_code
+
+    def close(self) -> None:
+        """Takes the progress off the terminal, rings. Again does nothing."""
+        self.display.close()
+        self.attention.close()
 
     def _take(self, request: Request, item: News) -> None:
         if isinstance(item, Accepted):
             self._accepted(request, item)
         elif isinstance(item, Progress):
             self.display.show(request.first_n + item.index, request.prompt or item.job_id, item)
+            self._tell_title(item)
             if item.preview and self._sink.as_json:
                 self._record_preview(request, item)
         elif isinstance(item, Reconnecting):
@@ -147,16 +160,32 @@ class Receiving:
             }
         )
 
+    def _tell_title(self, news: Progress) -> None:
+        done = f"{self.tally.written} of {self.tally.asked}, " if self.tally.asked > 1 else ""
+        how = f"step {news.step} of {news.steps}" if news.step else news.state.value
+        self.attention.title(done + how)
+
     def _finished(self, request: Request, item: Picture | Failure) -> None:
         if isinstance(item, Failure):
-            error = from_code(item.code, item.message, item.hint)
-            self.tally.fail(error)
-            self._sink.error(error, about=request.about_picture(item.index))
+            self._failed(request, item)
             return
         named = Named(request.first_n, item.index, item.spec, item.key)
         path = self._outputs.write(named, item.image)
         self.tally.written += 1
         self._report(request, item, None if path is None else str(path))
+        if self.attention.shows:
+            with self._sink.hidden():
+                self.attention.show(item.image)
+
+    def _failed(self, request: Request, item: Failure) -> None:
+        error = from_code(item.code, item.message, item.hint)
+        if request.attempt <= request.retries and passes(error):
+            if not request.again:
+                tell_again(self._sink, error.message, request.attempt)
+            request.again.add(item.index)
+            return
+        self.tally.fail(error)
+        self._sink.error(error, about=request.about_picture(item.index))
 
     def _report(self, request: Request, picture: Picture, path: str | None) -> None:
         seconds = time.monotonic() - request.begun

@@ -65,7 +65,7 @@ def test_a_picture_is_painted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     painted = []
 
     class Counting(HalfBlocks):
-        def paint(self, image: Image.Image, columns: int, lines: int) -> Text:
+        def paint(self, image: Image.Image, columns: int, lines: int, place: int = 0) -> Text:
             painted.append(image)
             return Text("x")
 

@@ -11,7 +11,8 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
-from sdq.cli.preview import PAINTERS, HalfBlocks, decoded, fitting, painter_for
+from sdq.cli.preview import HalfBlocks, KittyCells, decoded, painter_for
+from sdq.testing.pictures_sent import KittyTerminal
 
 XTERM = {"TERM": "xterm-256color"}
 
@@ -42,32 +43,36 @@ def jpeg(width: int = 16, height: int = 16, *, kind: str = "JPEG", mode: str = "
     ],
 )
 def test_where_colours_are_shown(terminal: TextIO, environment: dict[str, str], can: bool) -> None:
-    assert painter_for(terminal, environment) is (PAINTERS[0] if can else None)
+    painter = painter_for(terminal, environment)
+    assert isinstance(painter, HalfBlocks) if can else painter is None
+
+
+def test_a_kitty_is_painted_in_its_own_way(terminal: TextIO) -> None:
+    kitty = {"TERM": "xterm-kitty"}
+    assert isinstance(painter_for(terminal, kitty), KittyCells)
+    assert isinstance(painter_for(terminal, kitty, "blocks"), HalfBlocks)
+    assert isinstance(painter_for(terminal, XTERM, "iterm2"), HalfBlocks)  # nothing to erase it by
+    assert painter_for(terminal, kitty, "off") is None
+
+
+def test_kitty_forgets_what_it_was_shown(terminal: TextIO) -> None:
+    painter = KittyCells(terminal, seed=4)
+    assert painter.farewell() == ""
+    said = io.StringIO()
+    screen = Console(file=said, force_terminal=True, width=40)
+    for place in (0, 1, 0):
+        screen.print(painter.paint(Image.new("RGB", (8, 8)), 10, 5, place))
+    said.write(painter.farewell() + painter.farewell())
+    heard = KittyTerminal().feed(said.getvalue().encode())
+    numbers = [int(sent.keys["i"]) for sent in heard.sent]
+    assert numbers[0] == numbers[2] != numbers[1]
+    assert heard.deleted == sorted(set(numbers))
 
 
 def test_no_terminal_and_one_that_has_no_such_letters(terminal: TextIO) -> None:
     assert painter_for(io.StringIO(), XTERM) is None
     with os.fdopen(os.dup(terminal.fileno()), "w", encoding="ascii") as plain:
         assert painter_for(plain, XTERM) is None
-
-
-@pytest.mark.parametrize(
-    ("size", "columns", "lines", "pixels"),
-    [
-        ((64, 64), 80, 16, (32, 32)),
-        ((64, 64), 20, 16, (20, 20)),
-        ((128, 64), 80, 16, (64, 32)),
-        ((64, 128), 80, 16, (16, 32)),
-        ((4, 4), 80, 16, (32, 32)),
-        ((1000, 1), 40, 16, (40, 2)),
-        ((1, 1000), 40, 16, (1, 32)),
-        ((3, 3), 5, 16, (5, 4)),
-    ],
-)
-def test_as_large_as_it_can_be(
-    size: tuple[int, int], columns: int, lines: int, pixels: tuple[int, int]
-) -> None:
-    assert fitting(size, columns, lines) == pixels
 
 
 def test_two_pixels_a_letter() -> None:
