@@ -4,14 +4,16 @@ Two texts go into every file:
 
 - ``parameters``: the text of the A1111 web UI (format read from its ``modules/images.py``,
   ``processing.py`` and ``infotext_utils.py``): prompt, negative prompt, then one line of
-  ``Name: value`` pairs. A PNG text chunk; in JPEG and WebP the EXIF field UserComment. Many
-  tools read it, but it is not lossless.
+  ``Name: value`` pairs. LoRAs stand behind the prompt as ``<lora:name:weight>``, and once more
+  by ``Lora hashes`` (from its ``extensions-builtin/Lora``). A PNG text chunk; in JPEG and WebP the
+  EXIF field UserComment. Many tools read it, but it is not lossless.
 - ``sdq``: JSON with the whole spec and what drew it. This one is the truth. A PNG text chunk;
   in JPEG and WebP the EXIF field ImageDescription.
 """
 
 import io
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sdq.errors import UsageError
-from sdq.spec import MAX_SIDE_PIXELS, ImageSpec
+from sdq.spec import MAX_SIDE_PIXELS, ImageSpec, Lora
 
 if TYPE_CHECKING:
     from PIL.Image import Exif, Image
@@ -45,6 +47,11 @@ SAMPLER_NAMES = {
 """Our schedulers by the names that A1111 shows."""
 
 
+LORA_HASH_DIGITS = 12
+"""As A1111 writes. Ours begin the SHA-256 of the file; it hashes what is behind the header, so its
+own digits are others, and readers go by the name."""
+
+
 class Provenance(msgspec.Struct, frozen=True):
     """The ``sdq`` text: all that is needed to draw the picture again."""
 
@@ -67,13 +74,23 @@ def parameters_text(provenance: Provenance) -> str:
         "Size": f"{spec.width}x{spec.height}",
         "Model hash": provenance.model_hash,
         "Model": spec.model,
-        "Version": f"sdq {provenance.versions.get('sdq', '')}".strip(),
     }
-    lines = [spec.prompt]
+    if spec.loras:
+        pairs["Lora hashes"] = ", ".join(
+            f"{_tag_name(lora)}: {lora.sha256[:LORA_HASH_DIGITS]}" for lora in spec.loras
+        )
+    pairs["Version"] = f"sdq {provenance.versions.get('sdq', '')}".strip()
+    tags = [f"<lora:{_tag_name(lora)}:{lora.weight:g}>" for lora in spec.loras]
+    lines = [" ".join([spec.prompt, *tags])]
     if spec.negative_prompt:
         lines.append(f"Negative prompt: {spec.negative_prompt}")
     lines.append(", ".join(f"{name}: {_quoted(value)}" for name, value in pairs.items()))
     return "\n".join(lines)
+
+
+def _tag_name(lora: Lora) -> str:
+    """Without what would end the name in a tag or in the list of hashes."""
+    return re.sub(r"[:,<>\s]", "", lora.name)
 
 
 def _quoted(value: str) -> str:

@@ -16,7 +16,7 @@ from sd_parsers.data import PromptInfo
 
 from sdq.errors import UsageError
 from sdq.metadata import Provenance, convert, parameters_text, png_bytes, read
-from sdq.spec import MAX_PROMPT_CHARACTERS, ImageSpec
+from sdq.spec import MAX_PROMPT_CHARACTERS, ImageSpec, Lora
 
 FORMATS = ["PNG", "JPEG", "WEBP"]
 
@@ -106,6 +106,41 @@ def test_values_that_would_break_the_line_are_quoted(value: str) -> None:
     data = file_of(provenance(model=value), "PNG")
     found = outside_reader(data)
     assert found.metadata["Version"] == "sdq 0.1.0"
+
+
+LORAS = (Lora("neon", "0a" * 32, 0.8), Lora("ink.v2", "f0" * 32, -1.0))
+
+
+def test_loras_are_told_as_a1111_tells_them() -> None:
+    known = provenance("a\nb", "c", loras=LORAS)
+    assert parameters_text(known) == (
+        "a\nb <lora:neon:0.8> <lora:ink.v2:-1>\nNegative prompt: c\n"
+        "Steps: 20, Sampler: Euler a, CFG scale: 7.5, Seed: 965400086, Size: 64x48, "
+        "Model hash: 45dee52b00, Model: shapes, "
+        'Lora hashes: "neon: 0a0a0a0a0a0a, ink.v2: f0f0f0f0f0f0", Version: sdq 0.1.0'
+    )
+    odd = provenance(loras=(Lora("a:b,<c>\nd", "0a" * 32, 1.0),))
+    assert "<lora:abcd:1>" in parameters_text(odd)
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_loras_come_back_and_an_outside_reader_still_finds_all(file_format: str) -> None:
+    known = provenance("a red circle", "blurry", loras=LORAS)
+    data = file_of(known, file_format)
+    assert read(data) == known
+    found = outside_reader(data)
+    assert [p.value for p in found.prompts] == ["a red circle <lora:neon:0.8> <lora:ink.v2:-1>"]
+    assert [p.value for p in found.negative_prompts] == ["blurry"]
+    assert [model.name for model in found.models] == ["shapes"]
+    [sampler] = found.samplers
+    assert sampler.parameters == {"cfg_scale": "7.5", "seed": "965400086", "steps": "20"}
+    assert found.metadata["Size"] == "64x48"
+    assert found.metadata["Version"] == "sdq 0.1.0"
+
+
+def test_the_text_of_a_picture_without_loras_says_nothing_of_them() -> None:
+    assert b"lora" not in msgspec.json.encode(provenance())
+    assert "ora" not in parameters_text(provenance())
 
 
 def test_which_chunks_a_png_has() -> None:
