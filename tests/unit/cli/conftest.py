@@ -8,7 +8,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pexpect
 import pytest
+
+from sdq.testing.transport import ScriptedServer
 
 ROOT = Path(__file__).parents[3]
 
@@ -93,3 +96,50 @@ def sdq(start: Start) -> Sdq:
         return await running.outcome(text)
 
     return run_sdq
+
+
+Seen = Callable[..., Awaitable[tuple[str, int]]]
+
+
+@pytest.fixture
+def seen(tmp_path: Path) -> Seen:
+    """Runs ``sdq ARGUMENTS`` at a terminal: all that was written to it, and the exit code.
+
+    ``interrupt_at``: Ctrl-C is pressed when this is to be read; ``resize_at``: the window becomes
+    40 columns wide then. ``env``: more of the environment.
+    """
+
+    async def run_at_terminal(
+        server: ScriptedServer | None,
+        *arguments: str,
+        columns: int = 80,
+        interrupt_at: str = "",
+        resize_at: str = "",
+        env: Mapping[str, str] | None = None,
+    ) -> tuple[str, int]:
+        full = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", **(env or {})}
+        if server is not None:
+            full["SDQ_SERVER"] = server.address
+
+        def run() -> tuple[str, int]:
+            child = pexpect.spawn(
+                sys.executable, ["-m", "sdq", *arguments], env=full, cwd=str(tmp_path),
+                dimensions=(24, columns), encoding="utf-8", timeout=20,
+            )  # fmt: skip
+            before = ""
+            for pattern in filter(None, (resize_at, interrupt_at)):
+                child.expect(pattern)
+                before += f"{child.before}{child.after}"
+                if pattern == resize_at:
+                    child.setwinsize(24, 40)
+                else:
+                    child.sendintr()
+            child.expect(pexpect.EOF)
+            text = before + (child.before or "")
+            child.close()
+            assert child.exitstatus is not None
+            return text, child.exitstatus
+
+        return await asyncio.to_thread(run)
+
+    return run_at_terminal
