@@ -10,9 +10,12 @@ from sdq.cli.attach import attach
 from sdq.cli.cancel import cancel
 from sdq.cli.config import config
 from sdq.cli.doctor import doctor
+from sdq.cli.fetch import fetch
+from sdq.cli.find import find
 from sdq.cli.generate import generate
 from sdq.cli.jobs import jobs
 from sdq.cli.output import print_data
+from sdq.cli.pin import pin, unpin
 from sdq.cli.status import status
 from sdq.cli.submit import submit
 from sdq.cli.up import up
@@ -36,6 +39,10 @@ def build() -> typer.Typer:
     app.command()(attach)
     app.command()(jobs)
     app.command()(cancel)
+    app.command()(find)
+    app.command()(fetch)
+    app.command()(pin)
+    app.command()(unpin)
     app.command()(up)
     app.add_typer(server.app, name="server")
     app.add_typer(worker.app, name="worker")
