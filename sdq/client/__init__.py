@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sdq.client.batch import Done as Done
+    from sdq.client.blocking import BlockingClient as BlockingClient
+    from sdq.client.blocking import connect_blocking as connect_blocking
     from sdq.client.client import Client as Client
     from sdq.client.connecting import connect as connect
     from sdq.client.news import Reconnected as Reconnected
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Accepted": "sdq.protocol.messages",
+    "BlockingClient": "sdq.client.blocking",
     "Client": "sdq.client.client",
     "Done": "sdq.client.batch",
     "Failure": "sdq.protocol.messages",
@@ -35,10 +38,12 @@ _HOMES = {
     "Reconnecting": "sdq.client.news",
     "SpecDraft": "sdq.spec",
     "connect": "sdq.client.connecting",
+    "connect_blocking": "sdq.client.blocking",
 }
 
 __all__ = [
     "Accepted",
+    "BlockingClient",
     "Client",
     "Done",
     "Failure",
@@ -48,6 +53,7 @@ __all__ = [
     "Reconnecting",
     "SpecDraft",
     "connect",
+    "connect_blocking",
 ]
 
 

@@ -12,12 +12,13 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from sdq.client.drafts import Item
 from sdq.client.pictures import Picture
 from sdq.errors import SdqError
 
-ItemT = TypeVar("ItemT", bound=Item)
-ItemT_co = TypeVar("ItemT_co", bound=Item, covariant=True)
+ItemT = TypeVar("ItemT")
+"""Any type, so that a list may hold both prompts and mappings; `draft_of` says what is none."""
+
+ItemT_co = TypeVar("ItemT_co", covariant=True)
 
 
 @dataclass(frozen=True)

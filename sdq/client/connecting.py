@@ -19,10 +19,10 @@ class Connecting:
         self._client: Client | None = None
 
     def __await__(self) -> Generator[object, None, Client]:
-        return self._open().__await__()
+        return self.open().__await__()
 
     async def __aenter__(self) -> Client:
-        self._client = await self._open()
+        self._client = await self.open()
         return self._client
 
     async def __aexit__(
@@ -34,7 +34,8 @@ class Connecting:
         assert self._client is not None
         await self._client.close()
 
-    async def _open(self) -> Client:
+    async def open(self) -> Client:
+        """The same as a coroutine."""
         server, reconnect_seconds = self._server, self._reconnect_seconds
         if server is None or reconnect_seconds is None:
             configured = load().client

@@ -32,11 +32,12 @@ class Parameters(TypedDict, total=False):
 
 
 def draft_of(
-    item: Item, parameters: Mapping[str, Any], *, defaults: Mapping[str, Any] | None = None
+    item: object, parameters: Mapping[str, Any], *, defaults: Mapping[str, Any] | None = None
 ) -> SpecDraft:
-    """The draft of an item: ``parameters`` go before what it says, ``defaults`` behind.
+    """The draft of an `Item`: ``parameters`` go before what it says, ``defaults`` behind.
 
-    Raises `InvalidSpec` for a name that there is not. Numbers are looked at when it is sent.
+    Raises `InvalidSpec` for what is none, and for a name that there is not. Numbers are looked at
+    when it is sent.
     """
     fields = _fields(defaults or {}) | _said(item) | _fields(parameters)
     if "prompt" not in fields:
@@ -44,7 +45,7 @@ def draft_of(
     return SpecDraft(**fields)
 
 
-def _said(item: Item) -> dict[str, Any]:
+def _said(item: object) -> dict[str, Any]:
     """The fields that an item says something of."""
     if isinstance(item, str):
         return {"prompt": item}
@@ -85,6 +86,8 @@ def _fields(given: Mapping[str, Any]) -> dict[str, Any]:
             fields["width"], fields["height"] = fields.pop("size")
         except (TypeError, ValueError) as error:
             raise InvalidSpec("size is no pair of numbers", hint="size=(512, 512)") from error
+    if isinstance(fields.get("loras"), str):
+        raise InvalidSpec("loras is a text, not a list", hint='loras=["neon:0.8"]')
     if "loras" in fields:
         fields["loras"] = tuple(lora_of(wish) for wish in fields["loras"] or ())
     for name in fields:

@@ -9,6 +9,7 @@ import pytest
 
 from sdq import Client
 from sdq.errors import (
+    DeadlinePassed,
     GenerationFailed,
     InvalidSpec,
     NobodyCanDoIt,
@@ -86,6 +87,26 @@ async def test_the_simple_way_for_scripts() -> None:
     assert [item.spec.seed for item in pictures] == [5, 6, 7]
     assert {item.origin for item in pictures} == {Origin.HIT}
     assert not server.heard_of(Cancel)
+
+
+async def test_one_picture() -> None:
+    async with talking(draws(steps=2, step_seconds=0.001)) as (server, client):
+        picture = await client.generate("a red circle", index=2, seed=5, cache="refresh")
+    assert (picture.index, picture.spec.seed, picture.origin) == (2, 7, "made")
+    assert picture.image.size == (picture.spec.width, picture.spec.height)
+    (request,) = server.heard_of(Generate)
+    assert isinstance(request, Generate)
+    assert (request.count, request.first_index, request.cache) == (1, 2, "refresh")
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_a_deadline_cancels_the_request(many: bool) -> None:
+    async with talking(stays_silent()) as (server, client):
+        pictures = client.pictures("a red circle", count=2, timeout_seconds=0.05)
+        asked = anext(pictures) if many else client.generate("a circle", timeout_seconds=0.05)
+        with pytest.raises(DeadlinePassed, match=r"after 0\.05 s"):
+            await asked
+        await cancelled_on(server)
 
 
 async def test_many_requests_at_once_on_one_connection() -> None:
