@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sdq.cli import options
+from sdq.cli import completion_words, options
 from sdq.cli.asking import ask
 from sdq.cli.job_ids import read_job_ids
 from sdq.cli.output import print_data, print_json
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 JobIds = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[JOB...]", help="Job ids; - reads standard input.", show_default=False),
+    typer.Argument(
+        metavar="[JOB...]",
+        help="Job ids; - reads standard input.",
+        show_default=False,
+        autocompletion=completion_words.jobs_under_way,
+    ),
 ]
 AllMine = Annotated[
     bool, typer.Option("--all-mine", help="All that you asked for and that have not ended.")

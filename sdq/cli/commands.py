@@ -1,13 +1,16 @@
 """All commands, registered."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
 from sdq import __version__
 from sdq.cli import library, models, server, worker
 from sdq.cli.attach import attach
+from sdq.cli.batch.command import batch, plan
 from sdq.cli.cancel import cancel
+from sdq.cli.completion import completion
 from sdq.cli.config import config
 from sdq.cli.doctor import doctor
 from sdq.cli.fetch import fetch
@@ -36,27 +39,20 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True)(_root)
-    app.command()(generate)
-    app.command()(submit)
-    app.command()(attach)
-    app.command()(jobs)
-    app.command()(cancel)
-    app.command()(find)
-    app.command()(fetch)
-    app.command()(show)
-    app.command()(inspect)
-    app.command()(pin)
-    app.command()(unpin)
-    app.command()(up)
-    app.add_typer(server.app, name="server")
-    app.add_typer(worker.app, name="worker")
-    app.add_typer(library.app, name="library")
-    app.add_typer(models.app, name="model")
-    app.command()(status)
-    app.command()(workers)
-    app.command()(config)
-    app.command()(doctor)
+    _add(app, "Draw", generate, submit, attach, jobs, cancel)
+    _add(app, "Look and keep", find, show, inspect, fetch, pin, unpin)
+    app.add_typer(library.app, name="library", rich_help_panel="Look and keep")
+    _add(app, "Server and workers", up, status, workers)
+    for name, part in (("server", server), ("worker", worker), ("model", models)):
+        app.add_typer(part.app, name=name, rich_help_panel="Server and workers")
+    _add(app, "This program", config, doctor, completion)
     return app
+
+
+def _add(app: typer.Typer, panel: str, *commands: Callable[..., Any]) -> None:
+    """Commands that the help shows in one panel, in this order."""
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
 
 
 def _root(context: typer.Context, version: Version = False) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sdq.cli import completion_words
 from sdq.errors import UsageError
 
 MAX_BYTES = 1024 * 1024
@@ -15,7 +16,9 @@ MAX_BYTES = 1024 * 1024
 JobIds = Annotated[
     list[str],
     typer.Argument(
-        metavar="JOB...", help="Job ids, as `sdq submit` prints them; - reads standard input."
+        metavar="JOB...",
+        help="Job ids, as `sdq submit` prints them; - reads standard input.",
+        autocompletion=completion_words.jobs,
     ),
 ]
 

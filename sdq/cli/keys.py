@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from sdq.cli import completion_words
 from sdq.errors import UsageError
 
 KEY_CHARACTERS = 4
@@ -24,6 +25,7 @@ Keys = Annotated[
     typer.Argument(
         metavar="KEY...",
         help="Keys of pictures, or their beginnings; - reads them, one a line.",
+        autocompletion=completion_words.keys,
     ),
 ]
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sdq.cli import options
+from sdq.cli import completion_words, options
 from sdq.cli.asking import ask
 from sdq.cli.loras import add_lora, list_loras, remove_lora
 from sdq.cli.output import as_bytes, plain, print_data, print_json, print_table, tell
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from sdq.client.client import Client
     from sdq.protocol.catalog_messages import ModelShown
     from sdq.protocol.model import LoraManifest, ModelInfo
+
+ModelId = Annotated[str, typer.Argument(metavar="ID", autocompletion=completion_words.models)]
 
 app = typer.Typer(help="The models of the server.", epilog="Example:  sdq model list")
 
@@ -47,7 +49,12 @@ def list_models(server: options.Server = None, as_json: options.Json = False) ->
 @app.command("show")
 def show_model(
     model: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="Default: the default one.")
+        str | None,
+        typer.Argument(
+            metavar="[ID]",
+            help="Default: the default one.",
+            autocompletion=completion_words.models,
+        ),
     ] = None,
     server: options.Server = None,
     as_json: options.Json = False,
@@ -70,9 +77,7 @@ def show_model(
 
 
 @app.command("remove")
-def remove_model(
-    model: Annotated[str, typer.Argument(metavar="ID")], server: options.Server = None
-) -> None:
+def remove_model(model: ModelId, server: options.Server = None) -> None:
     """Take a model out of the server's catalog. Pictures and workers' files stay.
 
     \b
@@ -84,9 +89,7 @@ def remove_model(
 
 
 @app.command("default")
-def default_model(
-    model: Annotated[str, typer.Argument(metavar="ID")], server: options.Server = None
-) -> None:
+def default_model(model: ModelId, server: options.Server = None) -> None:
     """Choose the model of requests that name none.
 
     \b

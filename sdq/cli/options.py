@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sdq.cli import completion_words
 from sdq.config import Settings
 from sdq.errors import UsageError
 
@@ -68,7 +69,11 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model", metavar="ID", help="The model. Default: the server's.", show_default=False
+        "--model",
+        metavar="ID",
+        help="The model. Default: the server's.",
+        show_default=False,
+        autocompletion=completion_words.models,
     ),
 ]
 Models = Annotated[
@@ -78,6 +83,7 @@ Models = Annotated[
         metavar="ID",
         help="A model; give it again for more of them. Default: the server's.",
         show_default=False,
+        autocompletion=completion_words.models,
     ),
 ]
 Device = Annotated[

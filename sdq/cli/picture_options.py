@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sdq.cli import completion_words
 from sdq.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +37,12 @@ Size = Annotated[
 ]
 Scheduler = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="ddim, euler, dpmpp_2m, …", rich_help_panel=PICTURE),
+    typer.Option(
+        metavar="NAME",
+        help="ddim, euler, dpmpp_2m, …",
+        rich_help_panel=PICTURE,
+        autocompletion=completion_words.schedulers,
+    ),
 ]
 Loras = Annotated[
     list[str] | None,
@@ -46,6 +52,7 @@ Loras = Annotated[
         help="Small weights that change the model; repeat it for others. `sdq model loras` lists "
         "them.",
         show_default=False,
+        autocompletion=completion_words.loras,
         rich_help_panel=PICTURE,
     ),
 ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sdq.cli import options
+from sdq.cli import completion_words, options
 from sdq.cli.asking import ask
 from sdq.cli.output import as_duration, as_pictures, plain, print_json, print_table, tell
 
@@ -19,7 +19,14 @@ POLL_SECONDS = 0.5
 
 _TITLES = ("NAME", "HOST", "DEVICE", "STATE", "JOBS", "PER STEP", "SEEN", "MODELS")
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The worker, as in `sdq workers`.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="The worker, as in `sdq workers`.",
+        autocompletion=completion_words.workers,
+    ),
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Until it has ended.")]
 
 
