@@ -8,7 +8,6 @@ import typer
 from sdq import __version__
 from sdq.cli import library, models, server, worker
 from sdq.cli.attach import attach
-from sdq.cli.batch.command import batch, plan
 from sdq.cli.cancel import cancel
 from sdq.cli.completion import completion
 from sdq.cli.config import config
@@ -24,6 +23,7 @@ from sdq.cli.show import show
 from sdq.cli.status import status
 from sdq.cli.submit import submit
 from sdq.cli.up import up
+from sdq.cli.verify import verify
 from sdq.cli.workers import workers
 
 Version = Annotated[
@@ -40,7 +40,7 @@ def build() -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(_root)
     _add(app, "Draw", generate, submit, attach, jobs, cancel)
-    _add(app, "Look and keep", find, show, inspect, fetch, pin, unpin)
+    _add(app, "Look and keep", find, show, inspect, verify, fetch, pin, unpin)
     app.add_typer(library.app, name="library", rich_help_panel="Look and keep")
     _add(app, "Server and workers", up, status, workers)
     for name, part in (("server", server), ("worker", worker), ("model", models)):
