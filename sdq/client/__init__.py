@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sdq.client.blocking import connect_blocking as connect_blocking
     from sdq.client.client import Client as Client
     from sdq.client.connecting import connect as connect
+    from sdq.client.news import PictureMessage as PictureMessage
     from sdq.client.news import Reconnected as Reconnected
     from sdq.client.news import Reconnecting as Reconnecting
     from sdq.client.pictures import Picture as Picture
@@ -33,6 +34,7 @@ _HOMES = {
     "Done": "sdq.client.batch",
     "Failure": "sdq.protocol.messages",
     "Picture": "sdq.client.pictures",
+    "PictureMessage": "sdq.client.news",
     "Progress": "sdq.protocol.messages",
     "Reconnected": "sdq.client.news",
     "Reconnecting": "sdq.client.news",
@@ -48,6 +50,7 @@ __all__ = [
     "Done",
     "Failure",
     "Picture",
+    "PictureMessage",
     "Progress",
     "Reconnected",
     "Reconnecting",

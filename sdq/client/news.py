@@ -2,7 +2,11 @@
 
 import msgspec
 
-from sdq.protocol.messages import Accepted, Failure, Picture, Progress
+from sdq.protocol import messages
+from sdq.protocol.messages import Accepted, Failure, Progress
+
+PictureMessage = messages.Picture
+"""A picture on the wire, among the news; `sdq.client.pictures.Picture.of` makes more of it."""
 
 
 class Reconnecting(msgspec.Struct, frozen=True):
@@ -15,4 +19,4 @@ class Reconnected(msgspec.Struct, frozen=True):
     """It is back, and was asked for what is still missing. Never on the wire."""
 
 
-News = Accepted | Progress | Picture | Failure | Reconnecting | Reconnected
+News = Accepted | Progress | PictureMessage | Failure | Reconnecting | Reconnected
