@@ -195,6 +195,11 @@ def _opened(data: bytes) -> Iterator["Image"]:
         raise
     except Exception as error:  # Pillow raises what its parsers stumble on
         raise UsageError(
-            f"this is not a picture that can be read: {error or type(error).__name__}",
+            f"this is not a picture that can be read: {_reason(error)}",
             hint="sdq reads PNG, JPEG and WebP",
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """In words; Pillow names the place in memory of what it cannot identify."""
+    return str(error).partition(" <_io.")[0] or type(error).__name__

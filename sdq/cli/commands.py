@@ -39,7 +39,6 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True)(_root)
-    _add(app, "Draw", generate, submit, attach, jobs, cancel)
     _add(app, "Look and keep", find, show, inspect, verify, fetch, pin, unpin)
     app.add_typer(library.app, name="library", rich_help_panel="Look and keep")
     _add(app, "Server and workers", up, status, workers)

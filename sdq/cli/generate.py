@@ -1,15 +1,18 @@
 """``sdq generate``."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from sdq.cli import options
 from sdq.cli import picture_options as flags
+from sdq.errors import UsageError
 
 if TYPE_CHECKING:
     from sdq.cli.order import Order
     from sdq.config import ClientSettings
+    from sdq.spec import SpecDraft
 
 Cache = Annotated[
     Literal["prefer", "only", "refresh", "off"],
@@ -39,6 +42,25 @@ Retry = Annotated[
         rich_help_panel=flags.WAITING,
     ),
 ]
+Prompt = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="PROMPT",
+        help="What to draw; - reads prompts, one a line. Not needed with --from.",
+        show_default=False,
+    ),
+]
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="FILE",
+        help="Draw what this picture file says, with the changes that a prompt and flags make; "
+        "--negative ' ' is an empty one.",
+        show_default=False,
+        rich_help_panel=flags.PICTURE,
+    ),
+]
 NoWait = Annotated[
     bool,
     typer.Option(
@@ -50,8 +72,9 @@ NoWait = Annotated[
 
 
 def generate(
-    prompt: flags.Prompt,
+    prompt: Prompt = None,
     output: options.Output = None,
+    from_file: From = None,
     model: options.Model = None,
     negative: flags.Negative = "",
     steps: flags.Steps = None,
@@ -89,11 +112,13 @@ def generate(
       sdq generate "a green square" -n 4 -o 'squares/{n:02}-{seed}.webp'
       sdq generate - -o pictures/ < prompts.txt
       sdq generate "a face" --steps 60 --preview --show
+      sdq generate --from out.png --steps 60 -o better.png
     """
     draft = flags.draft_of(
         negative=negative, model=model, sides=(size, width, height), steps=steps,
         guidance=guidance, scheduler=scheduler, seed=seed, new=new, loras=lora,
     )  # fmt: skip
+    prompt, draft = _begun(prompt, draft, from_file, new=new)
     from sdq.cli.order import order_of
     from sdq.cli.showing import showing_of
 
@@ -103,6 +128,20 @@ def generate(
         prompt, draft, new, count, cache, priority, not no_wait, timeout, retry, showing
     )
     return _run(order, output, client, force=force, as_json=as_json, quiet=quiet)
+
+
+def _begun(
+    prompt: str | None, draft: "SpecDraft", from_file: str | None, *, new: bool
+) -> "tuple[str, SpecDraft]":
+    """The prompt, and the draft with what a file says where the flags say nothing."""
+    if from_file is None:
+        if prompt is None:
+            raise UsageError("Missing argument 'PROMPT'", hint='sdq generate "a red circle"')
+        return prompt, draft
+    from sdq.cli.from_file import changed
+
+    draft = changed(Path(from_file), draft, new=new)
+    return draft.prompt if prompt is None else prompt, draft
 
 
 def _run(
