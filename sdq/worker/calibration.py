@@ -94,6 +94,7 @@ class _Calibration:
     ) -> None:
         self._load = load
         self._spec = canary_spec(manifest)
+        self._golden = manifest.golden
         self._device = device
         self._measure_seconds = measure_seconds
         self._report = report
@@ -144,7 +145,7 @@ class _Calibration:
             return None
 
     def _trial(self, device: Device) -> Trial:
-        return Trial(self._load, device, self._spec, self._report)
+        return Trial(self._load, device, self._spec, self._report, self._golden)
 
     def _measured(self, trial: Trial) -> Findings:
         if self._seconds_left() > 0:

@@ -15,6 +15,7 @@ from PIL.Image import Image
 from sdq.config import Home
 from sdq.errors import Cancelled, ModelError, SdqError
 from sdq.spec import ImageSpec
+from sdq.worker import golden as goldens
 from sdq.worker.flight import Pipeline
 
 MAX_REASON_CHARACTERS = 500
@@ -22,15 +23,19 @@ MAX_REASON_CHARACTERS = 500
 _log = logging.getLogger(__name__)
 
 
-def fault_of(image: Image, spec: ImageSpec) -> str:
-    """What is wrong with the proof picture of ``spec``, in words; empty when nothing is."""
+def fault_of(image: Image, spec: ImageSpec, golden: str = "") -> str:
+    """What is wrong with the proof picture of ``spec``, in words; empty when nothing is.
+
+    ``golden``: the catalog's picture of it, empty where there is none. Raises `ModelError` when
+    that one cannot be read.
+    """
     if image.size != (spec.width, spec.height):
         size = "x".join(map(str, image.size))
         return f"it is {size} instead of {spec.width}x{spec.height}"
     bands = (image.getchannel(band).getextrema() for band in "RGB")
     if all(low == high for low, high in bands):
         return "it is a single flat colour"
-    return ""
+    return goldens.fault_of(image, golden)
 
 
 def draw_alone(pipeline: Pipeline, spec: ImageSpec, check: Callable[[], None]) -> Image:
@@ -55,14 +60,14 @@ def draw_alone(pipeline: Pipeline, spec: ImageSpec, check: Callable[[], None]) -
     return made
 
 
-def prove(pipeline: Pipeline, spec: ImageSpec, check: Callable[[], None]) -> str:
+def prove(pipeline: Pipeline, spec: ImageSpec, check: Callable[[], None], golden: str = "") -> str:
     """Draws the proof picture: what is wrong with it, in words, or nothing.
 
     Proves nothing, and finds nothing, when ``check`` raises `Cancelled`, or when there is no room
     for it at the moment: others fly, or other programs have the memory.
     """
     try:
-        return fault_of(draw_alone(pipeline, spec, check), spec)
+        return fault_of(draw_alone(pipeline, spec, check), spec, golden)
     except (Cancelled, MemoryError):
         return ""
     except SdqError as error:

@@ -288,8 +288,10 @@ class Engine:
         """Draws the model's canary: what is wrong with it, or nothing. Given up when we are
         closing. What is in flight waits meanwhile, other models' pictures too: one device.
         """
-        canary = resident.holding.canary
-        return prove(resident.pipeline, canary, self._check_open) if canary else ""
+        holding = resident.holding
+        if holding.canary is None:
+            return ""
+        return prove(resident.pipeline, holding.canary, self._check_open, holding.golden)
 
     def _check_open(self) -> None:
         if self._closing.is_set():

@@ -18,6 +18,7 @@ class Holding:
 
     ``needs_bytes``: of the device's memory, weights and work together; 0 when nobody knows.
     ``canary``: the picture that proves it, ``None`` for a model that is never doubted.
+    ``golden``: how that should look, as the catalog has it; empty where nobody has made one.
     ``release`` is called in the same thread when the model has left memory and Python's part of
     it is gone: what a library keeps for later (`sdq.worker.pipelines.empty_cache`) goes back then.
     """
@@ -27,3 +28,4 @@ class Holding:
     canary: ImageSpec | None = None
     needs_bytes: int = 0
     release: Callable[[], None] = _nothing
+    golden: str = ""

@@ -12,7 +12,7 @@ import msgspec
 from sdq.config import Home
 from sdq.errors import ModelError, UsageError
 from sdq.protocol.messages import WorkerSettings
-from sdq.protocol.model import ModelManifest, fingerprint_of
+from sdq.protocol.model import ModelManifest, canary_spec, fingerprint_of
 from sdq.worker import canary, models
 from sdq.worker.bringing import bring
 from sdq.worker.calibration import MEASURE_SECONDS, calibrate, loader_of
@@ -147,10 +147,15 @@ def _counting(
 ) -> Profile | None:
     """What an earlier install has found, when it still says something, and enough."""
     found = known.find(manifest.model_id) if known else None
-    if found is None or found.manifest.fingerprint != manifest.fingerprint:
+    if found is None or _proof_of(found.manifest) != _proof_of(manifest):
         return None
     is_enough = bool(found.profile.turn_seconds) or not to_be_measured
     return found.profile if is_enough and found.profile.counts(options, device) else None
+
+
+def _proof_of(manifest: ModelManifest) -> tuple[object, ...]:
+    """What a proof and a measurement are about."""
+    return manifest.fingerprint, canary_spec(manifest), manifest.golden
 
 
 def _save(

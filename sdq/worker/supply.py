@@ -110,7 +110,14 @@ def _holding(
 
         pipelines.empty_cache(plan.device.name)
 
-    return Holding(manifest.model_id, load, canary_spec(manifest), plan.needs_bytes, release)
+    return Holding(
+        manifest.model_id,
+        load,
+        canary_spec(manifest),
+        plan.needs_bytes,
+        release,
+        manifest.golden,
+    )
 
 
 def _say_unmeasured(

@@ -53,16 +53,23 @@ class Findings(msgspec.Struct, frozen=True):
 
 
 class Trial:
-    """``load`` is called at once and raises what it raises.
+    """``load`` is called at once and raises what it raises. ``golden``: what the proof picture of
+    ``spec`` should look like; one of `FEW_STEPS` is not compared with it.
 
     For one thread, one at a time. It may be interrupted at any moment: nothing outlives it.
     """
 
     def __init__(
-        self, load: Callable[[Device], Loaded], device: Device, spec: ImageSpec, report: Report
+        self,
+        load: Callable[[Device], Loaded],
+        device: Device,
+        spec: ImageSpec,
+        report: Report,
+        golden: str = "",
     ) -> None:
         self._device = device
         self._spec = spec
+        self._golden = golden
         self._few = msgspec.structs.replace(
             spec, num_inference_steps=min(FEW_STEPS, spec.num_inference_steps)
         )
@@ -109,7 +116,8 @@ class Trial:
             (made,) = self._pipeline.decode(flights)
         if isinstance(made, Exception):
             raise made
-        if fault := canary.fault_of(made, spec):
+        golden = self._golden if spec == self._spec else ""
+        if fault := canary.fault_of(made, spec, golden):
             raise GenerationFailed(fault)
         self._proof = (spec, made, time.perf_counter() - began)
         step_seconds = turn_seconds / (spec.num_inference_steps if self._is_whole else 1)

@@ -1,5 +1,6 @@
 """The engine doubts itself: a canary after a picture that is none, and before the first job."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from sdq.errors import Cancelled, GenerationFailed, OutOfMemory, ServerBusy
 from sdq.protocol.model import ModelManifest, canary_spec
 from sdq.spec import ImageSpec
 from sdq.testing.pipeline import FakePipeline, held
+from sdq.worker import golden
 from sdq.worker.engine import Engine, GivenBack, NoPicture, Pipeline
 
 WAIT_SECONDS = 10.0
@@ -169,3 +171,24 @@ def test_closing_does_not_wait_for_a_canary_and_does_not_believe_it(
     assert engine.broken == ""
     with pytest.raises(ServerBusy):
         submit(engine, spec)
+
+
+def test_a_worker_that_draws_another_picture_than_the_golden_one_takes_no_job(
+    spec: ImageSpec, canary: ImageSpec
+) -> None:
+    told: list[str] = []
+    pipeline = FakePipeline()
+    white = golden.encoded(Image.new("RGB", (canary.width, canary.height), "white"))
+    holding = dataclasses.replace(held(pipeline, canary), golden=white)
+    engine = Engine([holding], prove_first=True, on_broken=told.append)
+    waiting = submit(engine, spec)
+    engine.start()
+    with pytest.raises(GivenBack, match="golden one: they differ by"):
+        engine.wait_ready(WAIT_SECONDS)
+    with pytest.raises(CancelledError):
+        waiting.result(WAIT_SECONDS)
+    with pytest.raises(GivenBack, match="broken"):
+        submit(engine, spec)
+    assert pipeline.drawn == [canary]
+    assert told == [engine.broken]
+    assert engine.close()

@@ -13,9 +13,9 @@ from sdq.config import Home
 from sdq.errors import DownloadError, GenerationFailed, ModelError, UsageError
 from sdq.protocol.messages import WorkerSettings
 from sdq.protocol.model import ModelFile, ModelManifest, canary_spec, fingerprint_of
-from sdq.testing.pipeline import FakePipeline
+from sdq.testing.pipeline import FakePipeline, picture_of
 from sdq.testing.stepping import SteppingFake
-from sdq.worker import canary, devices, models, trial
+from sdq.worker import canary, devices, golden, models, trial
 from sdq.worker import install as installing
 from sdq.worker.calibration import Load
 from sdq.worker.flight import Capacity
@@ -360,3 +360,28 @@ def test_a_broken_configuration_is_replaced(home: Home, settings: WorkerSettings
     models.config_file(home).write_text("broken")
     installed = install(settings, home, options=CPU)
     assert models.load_config(home).worker_id == installed.worker_id
+
+
+def with_golden(settings: WorkerSettings, picture: Image.Image) -> WorkerSettings:
+    model = msgspec.structs.replace(settings.model, golden=golden.encoded(picture))
+    return msgspec.structs.replace(settings, model=model)
+
+
+def test_a_picture_that_is_not_the_golden_one_leaves_no_configuration(
+    home: Home, settings: WorkerSettings
+) -> None:
+    wrong = with_golden(settings, Image.new("RGB", (64, 64), (255, 255, 255)))
+    with pytest.raises(ModelError, match=r"proof picture failed on cpu.*differ by \d") as caught:
+        install(wrong, home, options=CPU)
+    assert "--device" in caught.value.hint
+    assert not models.config_file(home).exists()
+
+
+def test_a_new_golden_picture_asks_for_a_new_proof(
+    home: Home, settings: WorkerSettings, studio: Studio
+) -> None:
+    install(settings, home, options=CPU)
+    right = with_golden(settings, picture_of(canary_spec(settings.model)))
+    assert not install(right, home, options=CPU).already
+    assert install(right, home, options=CPU).already
+    assert len(studio.loads) == 2

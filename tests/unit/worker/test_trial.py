@@ -12,7 +12,7 @@ from sdq.errors import GenerationFailed
 from sdq.spec import ImageSpec
 from sdq.testing.pipeline import FakePipeline, picture_of
 from sdq.testing.stepping import SteppingFake
-from sdq.worker import active_set, memory, trial
+from sdq.worker import active_set, golden, memory, trial
 from sdq.worker.devices import Device
 from sdq.worker.flight import Capacity, Drawer, Flight, OnStep, Pipeline
 from sdq.worker.trial import Loaded, Trial
@@ -214,3 +214,20 @@ def test_where_nobody_can_say_the_device_itself_does(
     found = tried.findings()
     assert set(found.turn_seconds) == {1, 2, 4}  # sixteen are out of memory, eight are at its edge
     assert found.peak_bytes == 0
+
+
+def test_a_proof_of_few_steps_is_not_compared_with_the_golden_picture(
+    spec: ImageSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    white = golden.encoded(Image.new("RGB", (spec.width, spec.height), "white"))
+    loaded = Loaded(as_pipeline(SteppingFake(seconds_per_turn=0.01)), "none", 1_000)
+
+    def tried() -> Trial:
+        return Trial(lambda device: loaded, CPU, spec, lambda phase, count: None, white)
+
+    with pytest.raises(GenerationFailed, match="another picture than the golden one"):
+        tried().prove()
+    monkeypatch.setattr(trial, "PROOF_SECONDS", 0.001)
+    slow = tried()
+    slow.prove()
+    assert slow.findings().proof.num_inference_steps == 2
