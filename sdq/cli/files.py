@@ -1,6 +1,7 @@
 """Where pictures go: names that are checked before anything is drawn, files that are whole."""
 
 import errno
+import glob
 import itertools
 import os
 import sys
@@ -58,9 +59,9 @@ class Outputs:
         several = count > 1 or many_prompts
         if self.to_stdout:
             _check_stdout(several)
-        chosen = DEFAULT_PATTERN if output is None or self.to_stdout else _in_folder(output)
+        chosen = DEFAULT_PATTERN if output is None or self.to_stdout else in_folder(output)
         self.pattern = Pattern(chosen)
-        self._format = _format_of(chosen)
+        self._format = format_of(chosen)
         if several and not self.pattern.fields:
             ending = Path(chosen).suffix
             self.pattern = Pattern(f"{chosen.removesuffix(ending)}-{{n}}{ending}")
@@ -113,7 +114,7 @@ class Outputs:
 
     def write(self, named: Named, png: bytes) -> Path | None:
         """Writes a picture, whole or not at all; its path, ``None`` for standard output."""
-        data = png if self._format == "PNG" else _converted(png, self._format)
+        data = converted(png, self._format)
         if self.to_stdout:
             write_data(data)
             return None
@@ -121,7 +122,7 @@ class Outputs:
         if self.pattern.is_addressed_by_content and _holds(path, data):
             return path
         self._refuse(path)
-        _write_whole(path, data)
+        write_whole(path, data)
         return path
 
     def _refuse(self, path: Path) -> None:
@@ -143,7 +144,8 @@ def _check_stdout(several: bool) -> None:
         )
 
 
-def _in_folder(output: str) -> str:
+def in_folder(output: str) -> str:
+    """The pattern that ``-o`` means, a folder's with names of the default pattern."""
     if not output:
         raise UsageError("-o is empty", hint="name a file, a folder/ or a pattern")
     if output.endswith("/") or Path(output).is_dir():
@@ -151,7 +153,8 @@ def _in_folder(output: str) -> str:
     return output
 
 
-def _format_of(pattern: str) -> str:
+def format_of(pattern: str) -> str:
+    """The format by the ending, as Pillow calls it. Raises `UsageError`."""
     ending = Path(pattern).suffix
     if ending.lower() not in FORMATS:
         raise UsageError(
@@ -171,10 +174,34 @@ def _check_distinct(pattern: Pattern, many_prompts: bool) -> None:
 
 
 def _part_name() -> str:
-    return f".sdq-{os.getpid()}-{next(_part_numbers)}.part"
+    return f"{_part_begin()}{os.getpid()}-{next(_part_numbers)}.part"
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def _part_begin() -> str:
+    return f".sdq-{os.uname().nodename}-"
+
+
+def sweep(folder: Path) -> None:
+    """Removes what processes of this machine were about to write here when they were killed."""
+    for part in folder.glob(f"{glob.escape(_part_begin())}*.part"):
+        pid = part.name.removeprefix(_part_begin()).partition("-")[0]
+        if pid.isdecimal() and not _is_running(int(pid)):
+            with suppress(OSError):
+                part.unlink()
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # somebody else's
+    return True
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """A file, whole or not at all, and its folder. Raises `OutputError`."""
     part = path.parent / _part_name()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -201,7 +228,10 @@ def _cannot_write(path: Path, error: OSError) -> OutputError:
     return OutputError(f"cannot write {path}: {error.strerror or error}", hint=hint)
 
 
-def _converted(png: bytes, file_format: str) -> bytes:
+def converted(png: bytes, file_format: str) -> bytes:
+    """A picture in this format."""
+    if file_format == "PNG":
+        return png
     from sdq.metadata import convert  # 20 ms with PIL, for other formats only
 
     return convert(png, file_format)

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sdq.errors import UsageError
@@ -40,12 +40,12 @@ class Pattern:
     """A path with fields. ``{{`` and ``}}`` stand for braces.
 
     Numbers take a width (``{n:03}``), texts a number of characters (``{key:8}``).
-    Raises `UsageError` for fields that do not exist.
+    ``more``: fields beside `FIELDS`. Raises `UsageError` for fields that do not exist.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, more: Sequence[str] = ()) -> None:
         self.text = text
-        self._parts = _parse(text)
+        self._parts = _parse(text, [*FIELDS, *more])
 
     @property
     def fields(self) -> frozenset[str]:
@@ -66,25 +66,25 @@ def escaped(path: str) -> str:
     return path.replace("{", "{{").replace("}", "}}")
 
 
-def _parse(text: str) -> list[str | _Field]:
+def _parse(text: str, fields: Sequence[str]) -> list[str | _Field]:
     parts: list[str | _Field] = []
     end = 0
     for token in _TOKEN.finditer(text):
         parts.append(text[end : token.start()])
-        parts.append(_part(token, text))
+        parts.append(_part(token, text, fields))
         end = token.end()
     parts.append(text[end:])
     return parts
 
 
-def _part(token: re.Match[str], text: str) -> str | _Field:
+def _part(token: re.Match[str], text: str, fields: Sequence[str]) -> str | _Field:
     if token[0] in ("{{", "}}"):
         return token[0][0]
     name, form = token[1], token[2] or ""
-    if name not in FIELDS:
+    if name not in fields:
         raise UsageError(
             f"{token[0]} in {text!r} is no field of a file name",
-            hint="there are " + ", ".join(f"{{{field}}}" for field in FIELDS) + "; {{ is a brace",
+            hint="there are " + ", ".join(f"{{{field}}}" for field in fields) + "; {{ is a brace",
         )
     if form and not re.fullmatch(r"\d{1,2}", form, re.ASCII):
         raise UsageError(f"{form!r} in {text!r} is no width", hint="write {n:03} or {key:8}")

@@ -100,7 +100,7 @@ class LiveDisplay:
             return
         line = self._lines.setdefault(number, _Line(cut(plain(label), _LABEL_COLUMNS)))
         if news is not None:
-            line.state, line.step = _state_of(news), news.step
+            line.state, line.step = state_of(news), news.step
             line.steps = news.steps if news.state is JobState.RUNNING else None
             self._keep(number, news.preview)
         self._draw(number)
@@ -199,7 +199,8 @@ def display_for(
     return LiveDisplay(sink, painter_for(sys.stderr, setting=pictures))
 
 
-def _state_of(news: Progress) -> str:
+def state_of(news: Progress) -> str:
+    """How far a picture is, in words."""
     eta = None if news.eta_seconds is None else as_duration(news.eta_seconds)
     if news.state is JobState.RUNNING:
         state = f"step {news.step} of {news.steps}" if news.step else "starting"

@@ -46,7 +46,7 @@ async def read_prompts(fd: int) -> AsyncGenerator[tuple[int, str], None]:
 
 async def _lines(fd: int) -> AsyncGenerator[bytes, None]:
     rest = b""
-    while chunk := await _read(fd):
+    while chunk := await read_some(fd):
         *whole, rest = (rest + chunk).split(b"\n")
         for line in whole:
             yield line
@@ -59,7 +59,7 @@ async def _lines(fd: int) -> AsyncGenerator[bytes, None]:
         yield rest
 
 
-async def _read(fd: int) -> bytes:
+async def read_some(fd: int) -> bytes:
     """Some bytes; none at the end. The descriptor stays as it is: others may share it."""
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()

@@ -1,0 +1,144 @@
+"""``sdq batch`` and ``sdq plan``."""
+
+from typing import TYPE_CHECKING
+
+from sdq.cli import options
+from sdq.cli import picture_options as flags
+from sdq.cli import template_options as templates
+from sdq.cli.batch import flags as batch_flags
+from sdq.cli.generate import Cache, NoWait, Retry, Timeout
+
+if TYPE_CHECKING:
+    from sdq.cli.batch.lines import Understanding
+    from sdq.spec import SpecDraft
+
+
+def batch(
+    file: batch_flags.File,
+    output: batch_flags.Output = None,
+    format: batch_flags.Format = None,
+    jobs: batch_flags.Jobs = 8,
+    failed: batch_flags.Failed = None,
+    dry_run: batch_flags.DryRun = False,
+    force: batch_flags.Force = False,
+    model: options.Model = None,
+    negative: flags.Negative = "",
+    steps: flags.Steps = None,
+    guidance: flags.Guidance = None,
+    width: flags.Width = None,
+    height: flags.Height = None,
+    size: flags.Size = None,
+    scheduler: flags.Scheduler = None,
+    lora: flags.Loras = None,
+    seed: flags.Seed = None,
+    count: flags.Count = 1,
+    expand: templates.Expand = False,
+    random: templates.Random = None,
+    most: templates.Most = None,
+    wildcards: templates.WildcardsFolder = None,
+    cache: Cache = "prefer",
+    priority: flags.Priority = "normal",
+    timeout: Timeout = None,
+    retry: Retry = 0,
+    no_wait: NoWait = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    server: options.Server = None,
+) -> int:
+    """Draw the lines of a file, like make: what is there already is not asked for again.
+
+    Each line is a prompt, or a row with columns: prompt, negative, model, steps, guidance, width,
+    height, size, scheduler, seed, loras, count, output. What a line leaves out is as the flags
+    say. Paths go to standard output as the pictures come; the exit code is 1 when any line failed.
+
+    \b
+    Examples:
+      sdq batch prompts.txt -o 'out/{line:04}-{slug}.png'
+      sdq batch shots.csv --steps 20 --failed failed.csv
+      jq -c '{prompt, seed}' shots.json | sdq batch - --format jsonl -o out/
+    """
+    how = _understood(
+        flags.draft_of(
+            negative=negative, model=model, sides=(size, width, height), steps=steps,
+            guidance=guidance, scheduler=scheduler, seed=seed, new=False, loras=lora,
+        ),
+        count, expand, random, most, wildcards,
+    )  # fmt: skip
+    from sdq.cli.batch.job import BatchJob, run_batch, run_plan
+    from sdq.cli.batch.running import BatchOrder
+    from sdq.cli.output import Sink
+    from sdq.protocol.vocabulary import CachePolicy, Priority
+
+    order = BatchOrder(jobs, CachePolicy(cache), Priority(priority), not no_wait, retry)
+    settings = options.settings(client__server=server).client
+    job = BatchJob(file, format, how, order, output, force, failed, timeout, settings)
+    run = run_plan if dry_run else run_batch
+    return options.run(run(job, Sink(as_json=as_json, quiet=quiet)))
+
+
+def plan(
+    file: batch_flags.File,
+    output: batch_flags.Output = None,
+    format: batch_flags.Format = None,
+    force: batch_flags.Force = False,
+    model: options.Model = None,
+    negative: flags.Negative = "",
+    steps: flags.Steps = None,
+    guidance: flags.Guidance = None,
+    width: flags.Width = None,
+    height: flags.Height = None,
+    size: flags.Size = None,
+    scheduler: flags.Scheduler = None,
+    lora: flags.Loras = None,
+    seed: flags.Seed = None,
+    count: flags.Count = 1,
+    expand: templates.Expand = False,
+    random: templates.Random = None,
+    most: templates.Most = None,
+    wildcards: templates.WildcardsFolder = None,
+    cache: Cache = "prefer",
+    timeout: Timeout = None,
+    as_json: options.Json = False,
+    server: options.Server = None,
+) -> int:
+    """Say what `sdq batch` with the same flags would do: what is up to date, what is in the
+    library, what is in flight, what is new and what cannot be drawn; and how long it takes.
+
+    Nothing is drawn. The exit code is 1 when a line cannot be drawn.
+
+    \b
+    Examples:
+      sdq plan prompts.txt
+      sdq plan shots.csv --steps 50 --json | jq 'select(.event == "plan").device_seconds'
+    """
+    how = _understood(
+        flags.draft_of(
+            negative=negative, model=model, sides=(size, width, height), steps=steps,
+            guidance=guidance, scheduler=scheduler, seed=seed, new=False, loras=lora,
+        ),
+        count, expand, random, most, wildcards,
+    )  # fmt: skip
+    from sdq.cli.batch.job import BatchJob, run_plan
+    from sdq.cli.batch.running import BatchOrder
+    from sdq.cli.output import Sink
+    from sdq.protocol.vocabulary import CachePolicy
+
+    order = BatchOrder(cache=CachePolicy(cache))
+    settings = options.settings(client__server=server).client
+    job = BatchJob(file, format, how, order, output, force, None, timeout, settings)
+    return options.run(run_plan(job, Sink(as_json=as_json)))
+
+
+def _understood(
+    draft: "SpecDraft",
+    count: int,
+    expand: bool,
+    random: int | None,
+    most: int | None,
+    wildcards: str | None,
+) -> "Understanding":
+    """Flags without a file. Raises `UsageError` for those that contradict each other."""
+    from sdq.cli.batch.expansion import expansion_of
+    from sdq.cli.batch.lines import Understanding
+
+    return Understanding(draft, count, expansion_of(expand, random, most, wildcards, draft.seed))

@@ -1,0 +1,72 @@
+"""Lines that failed: some of them for people, all of them for ``--failed``."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO
+
+from sdq.cli.batch.formats import Reader
+from sdq.cli.output import Sink, plain
+from sdq.errors import OutputError, SdqError
+
+MAX_LISTED = 20
+
+
+class Failures:
+    """Counts lines, keeps the first for people and writes all to a file in the input's format.
+
+    The file is put in its place by `close`, also when the batch was interrupted: until then the
+    former one stays, which may be the input itself. Raises `OutputError` when it cannot be written.
+    """
+
+    def __init__(self, path: str | None, reader: Reader | None) -> None:
+        self.lines = 0
+        self._listed: list[tuple[str, SdqError]] = []
+        self._reader = reader
+        self._path = None if path is None else Path(path)
+        self._part: Path | None = None
+        self._file: TextIO | None = None
+        if self._path is not None:
+            self._open(self._path)
+
+    def _open(self, path: Path) -> None:
+        self._part = path.parent / f".sdq-{os.uname().nodename}-{os.getpid()}-failed.part"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._part.open("w", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {path}: {error.strerror or error}", hint="name it by --failed FILE"
+            ) from error
+
+    def add(self, about: str, raw: str, error: SdqError) -> None:
+        """A line that failed, once for each."""
+        self.lines += 1
+        if len(self._listed) < MAX_LISTED:
+            self._listed.append((about, error))
+        if self._file is not None and raw:
+            if self.lines == 1 and self._reader is not None and self._reader.head:
+                self._file.write(self._reader.head + "\n")
+            self._file.write(raw + "\n")
+
+    def close(self) -> None:
+        """Puts the file in its place: empty when nothing failed."""
+        if self._file is None or self._part is None or self._path is None:
+            return
+        try:
+            self._file.close()
+            self._part.replace(self._path)
+        except OSError as error:
+            raise OutputError(f"cannot write {self._path}: {error.strerror or error}") from error
+        finally:
+            with suppress(OSError):
+                self._part.unlink(missing_ok=True)
+
+    def tell(self, sink: Sink) -> None:
+        """The first failures, with what to do about them."""
+        for about, error in self._listed:
+            sink.error(error, about=about)
+        if more := self.lines - len(self._listed):
+            sink.say(f"and {more} more")
+        if self.lines and self._path is not None:
+            sink.say(f"the lines that failed are in {plain(str(self._path))}")

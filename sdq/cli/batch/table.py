@@ -1,0 +1,182 @@
+"""How far a batch is: on a terminal a table that moves, elsewhere a word now and then."""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sdq.cli.output import Sink, as_duration, cut, plain
+from sdq.cli.progress import LOST, QuietDisplay, state_of
+from sdq.protocol.messages import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.live import Live
+
+MAX_LINES = 6
+"""Lines under way that are shown; the others are counted."""
+
+_LABEL_COLUMNS = 34
+_BAR_COLUMNS = 30
+_PACE_PICTURES = 50
+_REFRESH_PER_SECOND = 8
+
+
+class Counts(msgspec.Struct):
+    """Pictures, of all lines so far. ``total``: of the whole file; ``None``: nobody knows yet."""
+
+    total: int | None = None
+    made: int = 0
+    hits: int = 0
+    up_to_date: int = 0
+    failed: int = 0
+    running: int = 0
+
+    @property
+    def done(self) -> int:
+        return self.made + self.hits + self.up_to_date
+
+    @property
+    def ended(self) -> int:
+        return self.done + self.failed
+
+
+class Pace:
+    """How fast pictures come of late, those that were there already left out."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque(maxlen=_PACE_PICTURES)
+
+    def picture(self) -> None:
+        self._times.append(time.monotonic())
+
+    def seconds_for(self, pictures: int) -> float | None:
+        """How long so many more take; ``None``: nobody knows yet."""
+        if len(self._times) < 2 or not pictures:
+            return None
+        passed = time.monotonic() - self._times[0]
+        return pictures * passed / (len(self._times) - 1)
+
+
+class BatchTable:
+    """Two lines of counts and one for each of the first lines under way, on standard error."""
+
+    def __init__(self, sink: Sink, counts: Counts) -> None:
+        self._counts = counts
+        self._pace = Pace()
+        self._lines: dict[int, tuple[str, str]] = {}  # by ticket: label and state
+        self._is_lost = False
+        self._live: Live | None = None
+        sink.hidden = self.hidden
+        self._start()
+
+    def show(self, ticket: int, label: str, news: Progress | None) -> None:
+        """What is known of a line under way; ``None``: just asked for."""
+        if ticket in self._lines or len(self._lines) < MAX_LINES:
+            state = "waiting" if news is None else state_of(news)
+            self._lines[ticket] = (cut(plain(label), _LABEL_COLUMNS), state)
+
+    def gone(self, ticket: int) -> None:
+        """It is not under way any more."""
+        self._lines.pop(ticket, None)
+
+    def came(self) -> None:
+        """A picture came from the server."""
+        self._pace.picture()
+
+    def lost(self) -> None:
+        """The server is gone and is looked for."""
+        self._is_lost = True
+
+    def found(self) -> None:
+        """It is back."""
+        self._is_lost = False
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Off the terminal for as long as something else is written."""
+        was_shown = self._live is not None
+        self.close()
+        try:
+            yield
+        finally:
+            if was_shown:
+                self._start()
+
+    def close(self) -> None:
+        """Takes it away and shows the cursor again."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _start(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._live = Live(
+            get_renderable=self._render,
+            console=Console(stderr=True),
+            transient=True,
+            refresh_per_second=_REFRESH_PER_SECOND,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._live.start()
+
+    def _render(self) -> "Group":
+        """Called by Rich for each refresh, in a thread of its own: it only reads."""
+        from rich.console import Group
+        from rich.text import Text
+
+        rows = [self._bar(), counts_in_words(self._counts)]
+        rows += [
+            f"  {label:<{_LABEL_COLUMNS}}  {state}" for label, state in [*self._lines.values()]
+        ]
+        columns = self._live.console.width - 2 if self._live is not None else 78
+        return Group(*(Text(cut(row, columns), no_wrap=True) for row in rows))
+
+    def _bar(self) -> str:
+        counts = self._counts
+        if self._is_lost:
+            return LOST
+        if counts.total is None:
+            return f"{counts.ended} pictures so far"
+        share = counts.ended / counts.total if counts.total else 1.0
+        full = round(min(1.0, share) * _BAR_COLUMNS)
+        left = max(0, counts.total - counts.ended)
+        eta = self._pace.seconds_for(left)
+        about = "" if eta is None else f", about {as_duration(eta)}"
+        bar = "━" * full + " " * (_BAR_COLUMNS - full)
+        return f"{bar}  {counts.ended} of {counts.total}, {left} left{about}"
+
+
+class QuietTable(QuietDisplay):
+    """No terminal: why lines have to wait, once; and that the server is gone."""
+
+    def came(self) -> None:
+        """A picture came from the server."""
+
+
+def counts_in_words(counts: Counts) -> str:
+    """``12 done: 5 made, 4 from the library, 3 up to date; 2 running``."""
+    kinds = {
+        "made": counts.made,
+        "from the library": counts.hits,
+        "up to date": counts.up_to_date,
+    }
+    what = ", ".join(f"{number} {kind}" for kind, number in kinds.items() if number)
+    text = f"{counts.done} done" + (f": {what}" if what else "")
+    more = [f"{counts.failed} failed"] if counts.failed else []
+    more += [f"{counts.running} running"] if counts.running else []
+    return "; ".join([text, *more])
+
+
+def table_for(sink: Sink, counts: Counts) -> BatchTable | QuietTable:
+    """A table only where a person watches, and has not asked for silence."""
+    if sys.stderr.isatty() and not sink.quiet:
+        return BatchTable(sink, counts)
+    return QuietTable(sink)
