@@ -33,6 +33,8 @@ Find = Callable[[Lora], Path]
 LoraSet = tuple[tuple[str, float], ...]
 """Hashes and weights: equal for pictures that may share a turn."""
 
+NO_LAYER = "none of its layers is one of the model's"
+
 _log = logging.getLogger(__name__)
 
 
@@ -164,7 +166,7 @@ class Loras:
                 self._remove(lora.sha256)
                 if isinstance(error, GenerationFailed):
                     raise
-                raise unfit(lora.name, _first_line(error)) from error
+                raise unfit(lora.name, _in_words(error)) from error
             self._loaded[lora.sha256] = None
 
     @contextlib.contextmanager
@@ -173,8 +175,7 @@ class Loras:
         was_hooked = False
         try:
             with (
-                torch.inference_mode(False),  # its weights are to be as the model's
-                torch.no_grad(),
+                torch.inference_mode(),  # as weights that have moved in it, which peft marks
                 offload.without_hooks(self._pipeline, self._device) as was_hooked,
             ):
                 yield
@@ -188,7 +189,7 @@ class Loras:
         name = _name(lora.sha256)
         layers = [layer for layer in self._layers if name in layer.scaling]
         if not layers:
-            raise unfit(lora.name, "none of its layers is one of the model's")
+            raise unfit(lora.name, NO_LAYER)
         if len(layers) < expected:
             _log.warning(
                 "LoRA %s: %d of its %d layers are not in the model and are left out",
@@ -258,6 +259,11 @@ def _silence() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:200] or type(error).__name__
+def _in_words(error: Exception) -> str:
+    """What diffusers, peft, transformers and safetensors say, for who asked for a picture."""
+    text = " ".join(str(error).split())
+    if "size mismatch" in text or "mismatched_sizes" in text:
+        return "it was made for another kind of model, its layers have other sizes"
+    if "not found in the base model" in text:
+        return NO_LAYER
+    return f"it is no LoRA of a kind that is known here ({type(error).__name__}: {text[:150]})"
