@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from sdq.cli.output import Sink, as_duration, plain
 from sdq.client.client import Client
 from sdq.client.connecting import connect
-from sdq.client.connection import may_pass
+from sdq.client.losses import may_pass
 from sdq.config import ClientSettings
 from sdq.errors import (
     Cancelled,

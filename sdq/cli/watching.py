@@ -14,7 +14,7 @@ from sdq.cli.output import cut, print_json, table_lines, tell
 from sdq.cli.progress import FOUND, LOST
 from sdq.client.client import Client
 from sdq.client.connecting import connect
-from sdq.client.connection import may_pass
+from sdq.client.losses import may_pass
 from sdq.config import ClientSettings
 from sdq.errors import ConnectionFailed
 from sdq.protocol.job_messages import JobInfo, Jobs

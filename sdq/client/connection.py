@@ -8,6 +8,7 @@ from contextlib import suppress
 import msgspec
 
 from sdq import __version__
+from sdq.client.losses import HungUp
 from sdq.client.mailbox import Budget, Mailbox
 from sdq.errors import (
     ConnectionFailed,
@@ -30,22 +31,6 @@ WRONG_PORT = "check the address and the port; an sdq server is started by `sdq s
 CLIENT_NAME = f"sdq {__version__}\n\n"
 """The line ends make a line-based server (HTTP, Redis) answer at once that it does not
 understand, where it would otherwise wait for the rest of the line."""
-
-
-class HungUp(ProtocolMismatch):
-    """It took the connection and closed it before it said anything: a server that is just
-    ending, or a tunnel to one that is not there, does that too."""
-
-
-def may_pass(error: SdqError) -> bool:
-    """Whether what ended a connection, or refused one, may be over after a while.
-
-    A cut frame and the server's word that it heard nothing for too long (a laptop that slept)
-    are ``protocol``; a server of another version stays what it is.
-    """
-    if isinstance(error, ProtocolMismatch):
-        return isinstance(error, HungUp)
-    return isinstance(error, ConnectionFailed) or error.code in ("protocol", "busy")
 
 
 class Line:

@@ -2,7 +2,8 @@
 
 import asyncio
 
-from sdq.client.connection import Line, may_pass
+from sdq.client.connection import Line
+from sdq.client.losses import may_pass
 from sdq.errors import ConnectionFailed, SdqError
 
 FIRST_DELAY_SECONDS = 0.1

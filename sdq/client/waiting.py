@@ -10,9 +10,10 @@ from contextlib import suppress
 
 import msgspec
 
-from sdq.client.connection import RUN_AGAIN, Line, may_pass
+from sdq.client.connection import RUN_AGAIN, Line
 from sdq.client.connector import Connector
 from sdq.client.leaving import take_back
+from sdq.client.losses import may_pass
 from sdq.client.mailbox import Mailbox, Reply
 from sdq.client.news import News, Reconnected, Reconnecting
 from sdq.errors import ConnectionFailed, ProtocolError, SdqError, from_code
