@@ -3,8 +3,15 @@
 import msgspec
 import pytest
 
+from sdq.protocol.model import LoraManifest, ModelFile
 from sdq.server.catalog import Catalog
-from sdq.server.catalog_edit import with_default, with_model, without_model
+from sdq.server.catalog_edit import (
+    with_default,
+    with_lora,
+    with_model,
+    without_lora,
+    without_model,
+)
 from sdq.server.catalog_file import parse
 
 WRITTEN_BY_HAND = """\
@@ -85,3 +92,37 @@ def test_ids_with_dots_are_one_name(catalog: Catalog) -> None:
     text = with_model(WRITTEN_BY_HAND, manifest)
     assert set(parse(text, "here").manifests) == {"mine", "sd-1.5.v2"}
     assert set(parse(without_model(text, "sd-1.5.v2"), "here").manifests) == {"mine"}
+
+
+LORA = LoraManifest(
+    lora_id="neon-1.5",
+    title='a "quoted" title',
+    license="MIT",
+    models=("shapes", "sd15"),
+    file=ModelFile("neon.safetensors", 9, "a" * 64, ("https://a.org/n", "file:///n")),
+    weight=0.8,
+    trigger="neon",
+)
+
+
+@pytest.mark.parametrize("text", ["", WRITTEN_BY_HAND], ids=["a new file", "a file of people"])
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_lora_comes_back_as_it_was_put_in(text: str, plain: bool) -> None:
+    lora = msgspec.structs.replace(LORA, weight=1.0, trigger="") if plain else LORA
+    changed = with_lora(text, lora)
+    assert parse(changed, "here").loras == {"neon-1.5": lora}
+    assert parse(changed, "here").manifests == parse(text, "here").manifests
+
+
+def test_a_lora_is_replaced_and_removed_and_what_people_wrote_stays(catalog: Catalog) -> None:
+    changed = with_lora(WRITTEN_BY_HAND, LORA)
+    assert changed.startswith(WRITTEN_BY_HAND.rstrip("\n"))
+    other = msgspec.structs.replace(LORA, lora_id="ink")
+    both = with_model(with_lora(changed, other), catalog.manifest("sd15"))
+    better = with_lora(both, msgspec.structs.replace(LORA, title="Better"))
+    assert parse(better, "here").loras["neon-1.5"].title == "Better"
+    assert set(parse(without_lora(better, "neon-1.5"), "here").loras) == {"ink"}
+    assert set(parse(better, "here").manifests) == {"mine", "sd15"}
+    assert without_lora(changed, "neon-1.5").strip() == WRITTEN_BY_HAND.strip()
+    with pytest.raises(KeyError):
+        without_lora(changed, "nothing")

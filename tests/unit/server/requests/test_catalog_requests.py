@@ -8,22 +8,26 @@ from typing import Any
 import msgspec
 import pytest
 
-from sdq.errors import Cancelled, OutputError, UnknownModel, UsageError
+from sdq.errors import Cancelled, InvalidSpec, OutputError, UnknownLora, UnknownModel, UsageError
 from sdq.protocol.catalog_messages import (
     CatalogChanged,
+    ListLoras,
+    Loras,
     ModelShown,
+    PutLora,
     PutModel,
+    RemoveLora,
     RemoveModel,
     SetDefaultModel,
     ShowModel,
 )
 from sdq.protocol.messages import Accepted, Failure, Generate
-from sdq.protocol.model import ModelFile, ModelManifest
+from sdq.protocol.model import LoraManifest, ModelFile, ModelManifest
 from sdq.protocol.states import JobState
 from sdq.server.catalog import Catalog
 from sdq.server.queue.job import Added, NewJob
 from sdq.server.requests.catalog_requests import CatalogRequests
-from sdq.spec import SpecDraft
+from sdq.spec import LoraChoice, SpecDraft
 from sdq.testing.rig import ListeningPeer, Rig, open_rig
 
 
@@ -231,3 +235,115 @@ async def test_a_change_whose_client_leaves_is_in_force_all_the_same(
     is_written = (tmp_path / "catalog.toml").exists()
     assert is_written == ("mine" in rig.catalog.fingerprints())
     assert is_written
+
+
+NEON = LoraManifest(
+    lora_id="neon",
+    title="Neon",
+    license="MIT",
+    models=("shapes",),
+    file=ModelFile("neon.safetensors", 9, "a" * 64, ("https://example.org/neon.safetensors",)),
+)
+
+
+def with_neon(model: str | None = None) -> SpecDraft:
+    return SpecDraft(prompt="a red circle", model=model, loras=(LoraChoice("neon"),))
+
+
+async def listed(requests: CatalogRequests, model: str | None = None) -> tuple[LoraManifest, ...]:
+    answer = await requests.answer(ListLoras(1, model))
+    assert isinstance(answer, Loras)
+    return answer.loras
+
+
+async def test_a_new_lora_can_be_drawn_with_at_once_and_after_a_restart(
+    rig: Rig, requests: CatalogRequests, tmp_path: Path
+) -> None:
+    await rig.generate(ListeningPeer(), Generate(7, draft()))
+    assert await requests.answer(PutLora(1, NEON)) == CatalogChanged(1, "neon", 0)
+    assert [lora.name for lora in rig.catalog.resolve(with_neon()).loras] == ["neon"]
+    assert Catalog.load(tmp_path / "catalog.toml").lora("neon") == NEON
+    assert await listed(requests) == await listed(requests, "shapes") == (NEON,)
+    assert await listed(requests, "sdxl") == ()
+    with pytest.raises(UnknownModel, match="did you mean 'shapes'"):
+        await listed(requests, "shape")
+
+
+async def test_a_lora_is_not_replaced_by_accident(rig: Rig, requests: CatalogRequests) -> None:
+    await requests.answer(PutLora(1, NEON))
+    other = msgspec.structs.replace(NEON, weight=0.5)
+    with pytest.raises(UsageError, match="'neon' already") as refused:
+        await requests.answer(PutLora(2, other))
+    assert "--replace" in refused.value.hint
+    await requests.answer(PutLora(3, other, replaces=True))
+    assert rig.catalog.lora("neon") == other
+
+
+async def test_the_same_draft_is_another_picture_with_another_file_of_the_lora(
+    rig: Rig, requests: CatalogRequests
+) -> None:
+    await requests.answer(PutLora(1, NEON))
+    peer = ListeningPeer()
+    file = msgspec.structs.replace(NEON.file, sha256="b" * 64)
+    for number, weight in ((1, 1.0), (2, 0.5), (3, 1.0)):
+        changed = msgspec.structs.replace(
+            NEON, weight=weight, file=file if number > 2 else NEON.file
+        )
+        await requests.answer(PutLora(5, changed, replaces=True))
+        await rig.generate(peer, Generate(number, with_neon()))
+    await rig.generate(peer, Generate(4, draft()))
+    keys = [picture.key for accepted in peer.all(Accepted) for picture in accepted.pictures]
+    assert len(set(keys)) == 4
+
+
+async def test_a_lora_is_removed_and_jobs_that_have_it_stay(
+    rig: Rig, requests: CatalogRequests
+) -> None:
+    await requests.answer(PutLora(1, NEON))
+    peer = ListeningPeer()
+    await rig.generate(peer, Generate(7, with_neon()))
+    assert await requests.answer(RemoveLora(2, "neon")) == CatalogChanged(2, "neon", 0)
+    with pytest.raises(UnknownLora):
+        await rig.generate(peer, Generate(8, with_neon()))
+    assert peer.all(Failure) == []
+    with pytest.raises(UnknownLora, match="'neon'"):
+        await requests.answer(RemoveLora(3, "neon"))
+
+
+async def test_a_lora_whose_model_is_gone_stays_and_says_what_it_is_for(
+    rig: Rig, requests: CatalogRequests, mine: ModelManifest
+) -> None:
+    lost = msgspec.structs.replace(NEON, models=("mine",))
+    with pytest.raises(UnknownModel, match="'mine'"):
+        await requests.answer(PutLora(1, lost))
+    await requests.answer(PutModel(2, mine))
+    await requests.answer(PutLora(3, lost))
+    await requests.answer(RemoveModel(4, "mine"))
+    assert await listed(requests) == await listed(requests, "mine") == (lost,)
+    with pytest.raises(InvalidSpec, match="is for mine, not for shapes"):
+        rig.catalog.resolve(with_neon())
+
+
+async def test_an_impossible_lora_leaves_the_file_as_it_was(
+    requests: CatalogRequests, tmp_path: Path
+) -> None:
+    await requests.answer(PutLora(1, NEON))
+    before = (tmp_path / "catalog.toml").read_text()
+    file = msgspec.structs.replace(NEON.file, size_bytes=None)
+    for wrong in (
+        msgspec.structs.replace(NEON, file=file),
+        msgspec.structs.replace(NEON, weight=float("nan")),
+        msgspec.structs.replace(NEON, file=msgspec.structs.replace(NEON.file, path="x.pt")),
+    ):
+        with pytest.raises(UsageError, match="LoRA 'neon'"):
+            await requests.answer(PutLora(2, wrong, replaces=True))
+    assert (tmp_path / "catalog.toml").read_text() == before
+
+
+async def test_loras_in_one_line_cannot_be_added_to_and_that_is_told(
+    requests: CatalogRequests, tmp_path: Path
+) -> None:
+    (tmp_path / "catalog.toml").write_text("loras = {}")
+    with pytest.raises(UsageError, match="as it is written") as refused:
+        await requests.answer(PutLora(1, NEON))
+    assert "[loras.ID]" in refused.value.hint
