@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from redis.asyncio import Redis
 
@@ -23,13 +24,15 @@ from sdq.broker import (
     preview_flag,
     queue_of,
 )
+from sdq.protocol.model import ModelFile, ModelManifest
 from sdq.protocol.states import JobState
 from sdq.server.queue.dispatch import CeleryDispatcher, RedisGone
 from sdq.server.queue.events import EventReader
 from sdq.server.queue.job import Job
 from sdq.server.server import connect
-from sdq.spec import ImageSpec
+from sdq.spec import ImageSpec, Lora
 from sdq.stack.redis import RedisServer
+from sdq.testing.handwork import HandWorker
 
 SPEC = ImageSpec("a cat", "", "shapes", 64, 64, 20, 4.0, "ddim", 1)
 QUEUE = queue_of(SPEC.model, "f" * 64)
@@ -218,3 +221,25 @@ async def test_a_redis_that_was_flushed_is_noticed_without_an_error(redis: Redis
     assert not await reader.look_at_epoch()
     await redis.flushall()
     assert await reader.look_at_epoch()
+
+
+async def test_a_task_names_where_the_loras_of_its_picture_are_to_be_had(
+    redis: Redis, redis_url: str, worker: HandWorker, shapes: ModelManifest
+):
+    file = ModelFile("neon.safetensors", 9, "a" * 64, ("https://example.org/neon",))
+    known = {"a" * 64: file}
+    dispatcher = CeleryDispatcher(
+        redis,
+        redis_url,
+        "server1",
+        lambda sha256s: [known[sha256] for sha256 in sha256s if sha256 in known],
+    )
+    loras = (Lora("neon", "a" * 64, 0.8), Lora("forgotten", "b" * 64, 1.0))
+    spec = msgspec.structs.replace(SPEC, loras=loras)
+    job = msgspec.structs.replace(dispatched("job1"), spec=spec, fingerprint=shapes.fingerprint)
+    try:
+        await dispatcher.send([job])
+        task = await asyncio.to_thread(worker.take)
+    finally:
+        await dispatcher.close()
+    assert (task.spec, task.loras) == (spec, (file,))
