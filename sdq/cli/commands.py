@@ -18,6 +18,7 @@ from sdq.cli.find import find
 from sdq.cli.generate import generate
 from sdq.cli.inspect import inspect
 from sdq.cli.jobs import jobs
+from sdq.cli.man import man
 from sdq.cli.output import print_data
 from sdq.cli.pin import pin, unpin
 from sdq.cli.show import show
@@ -46,7 +47,7 @@ def build() -> typer.Typer:
     _add(app, "Server and workers", up, status, workers)
     for name, part in (("server", server), ("worker", worker), ("model", models)):
         app.add_typer(part.app, name=name, rich_help_panel="Server and workers")
-    _add(app, "This program", config, doctor, completion)
+    _add(app, "This program", config, doctor, completion, man)
     return app
 
 
