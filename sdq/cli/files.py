@@ -1,26 +1,21 @@
 """Where pictures go: names that are checked before anything is drawn, files that are whole."""
 
-import errno
-import glob
-import itertools
 import os
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from sdq.cli.output import write_data
 from sdq.cli.patterns import Pattern, escaped, model_part, slug_of
+from sdq.client.saving import cannot_write, format_of, in_format, part_name, write_whole
 from sdq.errors import OutputError, UsageError
 from sdq.spec import SEED_LIMIT, ImageSpec, SpecDraft
 
 DEFAULT_PATTERN = "{slug}-{key:8}.png"
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 STDOUT = "-"
-_KEPT = "run the same command again: what was drawn is in the library"
-
-_part_numbers = itertools.count()
+ELSEWHERE = "choose another place with -o"
+ENDINGS = ".png, .jpg, .jpeg or .webp, or with / for a folder"
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,7 @@ class Outputs:
             _check_stdout(several)
         chosen = DEFAULT_PATTERN if output is None or self.to_stdout else in_folder(output)
         self.pattern = Pattern(chosen)
-        self._format = format_of(chosen)
+        self._format = format_of(chosen, ends_with=ENDINGS)
         if several and not self.pattern.fields:
             ending = Path(chosen).suffix
             self.pattern = Pattern(f"{chosen.removesuffix(ending)}-{{n}}{ending}")
@@ -79,13 +74,13 @@ class Outputs:
             return
         fixed = self.pattern.text.split("{")[0] if self.pattern.fields else self.pattern.fill({})
         folder = Path(fixed + "name").parent
-        probe = folder / _part_name()
+        probe = folder / part_name()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             probe.touch(exist_ok=False)
             probe.unlink()
         except OSError as error:
-            raise _cannot_write(folder, error) from error
+            raise cannot_write(folder, error, elsewhere=ELSEWHERE) from error
 
     def refuse_existing(self, draft: SpecDraft, count: int, first_n: int) -> None:
         """Raises `OutputError` for a name that is known already and taken.
@@ -114,7 +109,7 @@ class Outputs:
 
     def write(self, named: Named, png: bytes) -> Path | None:
         """Writes a picture, whole or not at all; its path, ``None`` for standard output."""
-        data = converted(png, self._format)
+        data = in_format(png, self._format)
         if self.to_stdout:
             write_data(data)
             return None
@@ -122,7 +117,7 @@ class Outputs:
         if self.pattern.is_addressed_by_content and _holds(path, data):
             return path
         self._refuse(path)
-        write_whole(path, data)
+        write_whole(path, data, elsewhere=ELSEWHERE)
         return path
 
     def _refuse(self, path: Path) -> None:
@@ -153,17 +148,6 @@ def in_folder(output: str) -> str:
     return output
 
 
-def format_of(pattern: str) -> str:
-    """The format by the ending, as Pillow calls it. Raises `UsageError`."""
-    ending = Path(pattern).suffix
-    if ending.lower() not in FORMATS:
-        raise UsageError(
-            f"{pattern!r} ends in no format that sdq writes",
-            hint="end it with .png, .jpg, .jpeg or .webp, or with / for a folder",
-        )
-    return FORMATS[ending.lower()]
-
-
 def _check_distinct(pattern: Pattern, many_prompts: bool) -> None:
     enough = {"n"} if many_prompts else {"n", "index", "seed"}
     if not pattern.fields & enough and not pattern.is_addressed_by_content:
@@ -173,65 +157,8 @@ def _check_distinct(pattern: Pattern, many_prompts: bool) -> None:
         )
 
 
-def _part_name() -> str:
-    return f"{_part_begin()}{os.getpid()}-{next(_part_numbers)}.part"
-
-
-def _part_begin() -> str:
-    return f".sdq-{os.uname().nodename}-"
-
-
-def sweep(folder: Path) -> None:
-    """Removes what processes of this machine were about to write here when they were killed."""
-    for part in folder.glob(f"{glob.escape(_part_begin())}*.part"):
-        pid = part.name.removeprefix(_part_begin()).partition("-")[0]
-        if pid.isdecimal() and not _is_running(int(pid)):
-            with suppress(OSError):
-                part.unlink()
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True  # somebody else's
-    return True
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """A file, whole or not at all, and its folder. Raises `OutputError`."""
-    part = path.parent / _part_name()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("xb") as file:
-            file.write(data)
-        part.replace(path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-
-
 def _holds(path: Path, data: bytes) -> bool:
     try:
         return path.stat().st_size == len(data) and path.read_bytes() == data
     except OSError:
         return False
-
-
-def _cannot_write(path: Path, error: OSError) -> OutputError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    hint = f"make room and {_KEPT}" if full else "choose another place with -o"
-    return OutputError(f"cannot write {path}: {error.strerror or error}", hint=hint)
-
-
-def converted(png: bytes, file_format: str) -> bytes:
-    """A picture in this format."""
-    if file_format == "PNG":
-        return png
-    from sdq.metadata import convert  # 20 ms with PIL, for other formats only
-
-    return convert(png, file_format)

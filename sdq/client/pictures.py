@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdq.client.saving import format_of, write_whole
+from sdq.client.saving import format_of, in_format, write_whole
 from sdq.protocol import messages
 from sdq.protocol.vocabulary import Origin
 from sdq.spec import ImageSpec
@@ -61,13 +61,7 @@ class Picture:
         be written.
         """
         path = Path(path)
-        file_format = format_of(path)
-        data = self.png
-        if file_format != "PNG":
-            from sdq.metadata import convert
-
-            data = convert(self.png, file_format, quality)
-        write_whole(path, data)
+        write_whole(path, in_format(self.png, format_of(path), quality))
         return path
 
     def _repr_png_(self) -> bytes:

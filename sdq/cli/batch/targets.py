@@ -9,16 +9,9 @@ import msgspec
 from sdq.cli.batch.columns import BatchLine
 from sdq.cli.batch.existing import existing
 from sdq.cli.batch.planning import PlannedLine
-from sdq.cli.files import (
-    DEFAULT_PATTERN,
-    STDOUT,
-    converted,
-    format_of,
-    in_folder,
-    sweep,
-    write_whole,
-)
+from sdq.cli.files import DEFAULT_PATTERN, ELSEWHERE, ENDINGS, STDOUT, in_folder
 from sdq.cli.patterns import Pattern, model_part, slug_of
+from sdq.client.saving import format_of, in_format, sweep, write_whole
 from sdq.errors import OutputError, UsageError
 from sdq.protocol.job_messages import PlannedPicture
 
@@ -91,7 +84,8 @@ class Targets:
         if folder not in self._swept and len(self._swept) < 1_000:
             self._swept.add(folder)
             sweep(folder)
-        write_whole(target.path, converted(png, format_of(str(target.path))))
+        data = in_format(png, format_of(target.path, ends_with=ENDINGS))
+        write_whole(target.path, data, elsewhere=ELSEWHERE)
 
     def _place_of(self, line: BatchLine) -> "_Place":
         if line.output is None:
@@ -130,7 +124,7 @@ class _Place:
 
     def __init__(self, output: str, *, has_many: bool, is_own: bool = False) -> None:
         text = in_folder(output)
-        format_of(text)
+        format_of(text, ends_with=ENDINGS)
         self._counts_itself = False
         self._pattern = Pattern(text, more=(LINE,))
         if has_many and not self._pattern.fields:
