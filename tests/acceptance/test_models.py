@@ -75,31 +75,32 @@ def lora() -> bytes:
 
 def test_a_lora_from_its_link_to_its_end(sdq):
     sdq.serve()
-    assert sdq("model", "loras").stdout == ""
-    assert "loras" not in sdq("model", "show", "shapes").stdout
-    with FileServer(files={"/neon.safetensors": lora()}) as web:
-        link = f"{web.url}/neon.safetensors"
-        add = ("model", "add-lora", "neon", link, "--model", "shapes", "--weight", "0.8")
-        added = sdq(*add, "--trigger", "neon light")
+    assert "glow" not in sdq("model", "loras").stdout
+    assert "glow" not in sdq("model", "show", "shapes").stdout
+    with FileServer(files={"/glow.safetensors": lora()}) as web:
+        link = f"{web.url}/glow.safetensors"
+        add = ("model", "add-lora", "glow", link, "--model", "shapes", "--weight", "0.8")
+        added = sdq(*add, "--trigger", "glow light")
         assert added.returncode == 0, added.stderr
-        assert "neon is in the catalog" in added.stderr
-        assert 'sdq generate "neon light" --model shapes --lora neon' in added.stderr
+        assert "glow is in the catalog" in added.stderr
+        assert 'sdq generate "glow light" --model shapes --lora glow' in added.stderr
         again = sdq(*add)
-        assert (again.returncode, "'neon' already" in again.stderr) == (2, True)
+        assert (again.returncode, "'glow' already" in again.stderr) == (2, True)
         assert sdq(*add, "--replace").returncode == 0
-    entry = json.loads(sdq("model", "loras", "--json").stdout)
-    assert (entry["lora_id"], entry["models"], entry["weight"]) == ("neon", ["shapes"], 0.8)
+    entries = map(json.loads, sdq("model", "loras", "--json").stdout.splitlines())
+    entry = next(found for found in entries if found["lora_id"] == "glow")
+    assert (entry["models"], entry["weight"]) == (["shapes"], 0.8)
     assert entry["file"]["links"] == [link]
-    assert "neon" in sdq("model", "loras", "--model", "shapes").stdout
-    assert "loras        neon" in sdq("model", "show", "shapes").stdout
+    assert "glow" in sdq("model", "loras", "--model", "shapes").stdout
+    assert "loras        glow" in sdq("model", "show", "shapes").stdout
     for flags, code, words in (
-        (("--lora", "neom"), 2, "did you mean 'neon'"),
-        (("--lora", "neon:much"), 2, "'much' is no weight"),
-        (("--lora", "neon", "--model", "sdxl"), 2, "is for shapes, not for sdxl"),
-        (("--lora", "neon:0.5", "--no-wait"), 6, "no worker online"),
+        (("--lora", "glov"), 2, "did you mean 'glow'"),
+        (("--lora", "glow:much"), 2, "'much' is no weight"),
+        (("--lora", "glow", "--model", "sdxl"), 2, "is for shapes, not for sdxl"),
+        (("--lora", "glow:0.5", "--no-wait"), 6, "no worker online"),
     ):
         asked = sdq("generate", "a cat", "-o", "x.png", *flags)
         assert (asked.returncode, words in asked.stderr) == (code, True), asked.stderr
-    removed = sdq("model", "remove-lora", "neon")
-    assert (removed.returncode, removed.stderr) == (0, "neon is removed\n")
-    assert sdq("model", "remove-lora", "neon").returncode == 2
+    removed = sdq("model", "remove-lora", "glow")
+    assert (removed.returncode, removed.stderr) == (0, "glow is removed\n")
+    assert sdq("model", "remove-lora", "glow").returncode == 2

@@ -169,51 +169,52 @@ def test_a_mistake_is_told_with_file_model_and_field(own: Path, right: str, wron
 
 
 OWN_LORA = """
-[loras.neon]
+[loras.glow]
 title = "Neon light"
 license = "MIT"
 models = ["mine", "shapes"]
 weight = 0.8
-trigger = " neon light "
-[loras.neon.file]
-path = "neon.safetensors"
+trigger = " glow light "
+[loras.glow.file]
+path = "glow.safetensors"
 size_bytes = 1000
 sha256 = "1111111111111111111111111111111111111111111111111111111111111111"
-links = ["https://example.org/neon.safetensors"]
+links = ["https://example.org/glow.safetensors"]
 """
 
 
 def test_an_operator_adds_a_lora(own: Path):
     own.write_text(OWN + OWN_LORA)
     loaded = Catalog.load(own)
-    lora = loaded.lora("neon")
-    assert (lora.models, lora.weight, lora.trigger) == (("mine", "shapes"), 0.8, "neon light")
+    lora = loaded.lora("glow")
+    assert (lora.models, lora.weight, lora.trigger) == (("mine", "shapes"), 0.8, "glow light")
     assert (lora.file.size_bytes, lora.file.sha256) == (1000, "1" * 64)
-    assert loaded.own_loras == {"neon"}
+    assert loaded.own_loras == {"glow"}
     own.write_text(OWN)
     version = loaded.version
     loaded.reload()
-    assert (loaded.loras(), loaded.lora_files(["1" * 64])) == ((), ())
+    assert "glow" not in [lora.lora_id for lora in loaded.loras()]
+    assert loaded.lora_files(["1" * 64]) == ()
     assert loaded.version > version
 
 
 LORA_MISTAKES = [
-    ('title = "Neon light"', "", "LoRA 'neon': .*`title`"),
-    ('license = "MIT"', 'license = ""', "LoRA 'neon': license: "),
-    ('["mine", "shapes"]', "[]", "LoRA 'neon': models: "),
-    ('["mine", "shapes"]', '["mine", "mine"]', "LoRA 'neon': models: one is there twice"),
-    ('["mine", "shapes"]', '["a/b"]', r"LoRA 'neon': models\[0\]: "),
-    ("weight = 0.8", "weight = 11", "LoRA 'neon': weight: "),
-    ("weight = 0.8", "weight = nan", "LoRA 'neon': weight: "),
-    ("weight = 0.8", "wait = 0.8", "LoRA 'neon': .*wait"),
-    ("size_bytes = 1000", "", "LoRA 'neon': file: .*`size_bytes`"),
-    ("size_bytes = 1000", "size_bytes = 0", r"LoRA 'neon': file\.size_bytes: "),
-    ('sha256 = "1', 'sha256 = "X', r"LoRA 'neon': file\.sha256: "),
-    ("neon.safetensors", "neon.ckpt", r"file\.path: 'neon\.ckpt' is no \.safetensors file"),
-    ('"neon.safetensors"', '"../neon.safetensors"', r"LoRA 'neon': file\.path: not of the form"),
-    ("https://example.org/", "example.org/", "LoRA 'neon': file: link .* has no scheme"),
-    ('["https://example.org/neon.safetensors"]', "[]", "LoRA 'neon': file: .* has no links"),
-    ("loras.neon", 'loras."Neon!"', "LoRA 'Neon!': the id of a LoRA"),
+    ('title = "Neon light"', "", "LoRA 'glow': .*`title`"),
+    ('license = "MIT"', 'license = ""', "LoRA 'glow': license: "),
+    ('["mine", "shapes"]', "[]", "LoRA 'glow': models: "),
+    ('["mine", "shapes"]', '["mine", "mine"]', "LoRA 'glow': models: one is there twice"),
+    ('["mine", "shapes"]', '["a/b"]', r"LoRA 'glow': models\[0\]: "),
+    ("weight = 0.8", "weight = 11", "LoRA 'glow': weight: "),
+    ("weight = 0.8", "weight = nan", "LoRA 'glow': weight: "),
+    ("weight = 0.8", "wait = 0.8", "LoRA 'glow': .*wait"),
+    ("size_bytes = 1000", "", "LoRA 'glow': file: .*`size_bytes`"),
+    ("size_bytes = 1000", "size_bytes = 0", r"LoRA 'glow': file\.size_bytes: "),
+    ('sha256 = "1', 'sha256 = "X', r"LoRA 'glow': file\.sha256: "),
+    ("glow.safetensors", "glow.ckpt", r"file\.path: 'glow\.ckpt' is no \.safetensors file"),
+    ('"glow.safetensors"', '"../glow.safetensors"', r"LoRA 'glow': file\.path: not of the form"),
+    ("https://example.org/", "example.org/", "LoRA 'glow': file: link .* has no scheme"),
+    ('["https://example.org/glow.safetensors"]', "[]", "LoRA 'glow': file: .* has no links"),
+    ("loras.glow", 'loras."Neon!"', "LoRA 'Neon!': the id of a LoRA"),
 ]
 
 

@@ -11,12 +11,12 @@ from sdq.server.catalog import Catalog
 from sdq.spec import ImageSpec, Lora, LoraChoice, SpecDraft, key_of
 
 LORAS = """
-[loras.neon]
+[loras.glow]
 title = "Neon light"
 license = "MIT"
 models = ["shapes", "sd15"]
 weight = 0.8
-file = {{path = "neon.safetensors", size_bytes = 9, sha256 = "{f}", links = ["https://a.org/n"]}}
+file = {{path = "glow.safetensors", size_bytes = 9, sha256 = "{f}", links = ["https://a.org/n"]}}
 
 [loras.ink]
 title = "Ink"
@@ -54,16 +54,16 @@ def choice(name: str, weight: float | None = None) -> LoraChoice:
 
 
 def test_those_named_are_sorted_by_file_and_have_their_usual_weight(catalog: Catalog) -> None:
-    expected = (Lora("ink", "a" * 64, 1.0), Lora("neon", "f" * 64, 0.8))
-    assert catalog.resolve(draft(choice("neon"), choice("ink"))).loras == expected
-    assert catalog.resolve(draft(choice("ink"), choice("neon", 0.8))).loras == expected
+    expected = (Lora("ink", "a" * 64, 1.0), Lora("glow", "f" * 64, 0.8))
+    assert catalog.resolve(draft(choice("glow"), choice("ink"))).loras == expected
+    assert catalog.resolve(draft(choice("ink"), choice("glow", 0.8))).loras == expected
 
 
 def test_a_weight_that_is_said_wins_and_zero_leaves_it_out(catalog: Catalog) -> None:
-    assert catalog.resolve(draft(choice("neon", -2))).loras == (Lora("neon", "f" * 64, -2.0),)
+    assert catalog.resolve(draft(choice("glow", -2))).loras == (Lora("glow", "f" * 64, -2.0),)
     plain = catalog.resolve(draft())
     for zero in (0, 0.0, -0.0):
-        assert catalog.resolve(draft(choice("neon", zero))) == plain
+        assert catalog.resolve(draft(choice("glow", zero))) == plain
 
 
 def test_pictures_without_a_lora_keep_the_key_that_they_had_before_there_were_any(
@@ -76,25 +76,25 @@ def test_pictures_without_a_lora_keep_the_key_that_they_had_before_there_were_an
 
 
 def test_an_unknown_one_is_answered_with_the_nearest(catalog: Catalog) -> None:
-    with pytest.raises(UnknownLora, match="did you mean 'neon'") as refused:
-        catalog.resolve(draft(choice("neom")))
+    with pytest.raises(UnknownLora, match="did you mean 'glow'") as refused:
+        catalog.resolve(draft(choice("glov")))
     assert "sdq model loras" in refused.value.hint
     with pytest.raises(UnknownLora, match=r"'zzzz'$"):
         catalog.lora("zzzz")
     with pytest.raises(UnknownLora) as empty:
-        Catalog({"shapes": catalog.manifest("shapes")}, "shapes", 100).lora("neon")
+        Catalog({"shapes": catalog.manifest("shapes")}, "shapes", 100).lora("glow")
     assert "add-lora" in empty.value.hint
 
 
 REFUSED = [
-    ((choice("neon"),), "sdxl", "'neon' is for shapes, sd15, not for sdxl", "--model sdxl"),
+    ((choice("glow"),), "sdxl", "'glow' is for shapes, sd15, not for sdxl", "--model sdxl"),
     ((choice("orphan"),), "shapes", "'orphan' is for gone, not for shapes", "--model shapes"),
     ((choice("ink"), choice("ink", 2)), "shapes", "'ink' is there twice", "once"),
     ((choice("ink"), choice("ink-again")), "shapes", "are the same file", "one of them"),
-    ((choice("neon", 10.5),), "shapes", "weight 10.5 of LoRA 'neon'", "usual one is 0.8"),
-    ((choice("neon", math.nan),), "shapes", "weight nan", "usual"),
-    ((choice("neon", -math.inf),), "shapes", "weight -inf", "usual"),
-    ((choice("neon"),) * 9, "shapes", "9 LoRAs in one picture: at most 8", ""),
+    ((choice("glow", 10.5),), "shapes", "weight 10.5 of LoRA 'glow'", "usual one is 0.8"),
+    ((choice("glow", math.nan),), "shapes", "weight nan", "usual"),
+    ((choice("glow", -math.inf),), "shapes", "weight -inf", "usual"),
+    ((choice("glow"),) * 9, "shapes", "9 LoRAs in one picture: at most 8", ""),
 ]
 
 
@@ -108,12 +108,15 @@ def test_what_cannot_be_drawn_is_refused_with_what_is_right(
 
 
 def test_the_lists_of_the_catalog(catalog: Catalog) -> None:
-    assert [lora.lora_id for lora in catalog.loras()] == ["ink", "ink-again", "neon", "orphan"]
-    assert [lora.lora_id for lora in catalog.loras("sd15")] == ["neon"]
+    ids = [lora.lora_id for lora in catalog.loras()]
+    assert ids == sorted(ids)
+    assert {"ink", "ink-again", "glow", "orphan"} <= set(ids)
+    assert [lora.lora_id for lora in catalog.loras("sd15")] == ["glow"]
+    assert catalog.lora("glow").models == ("shapes", "sd15")
     assert catalog.loras("sdxl") == ()
 
 
 def test_files_are_found_by_hash_with_the_links_of_all_that_name_them(catalog: Catalog) -> None:
-    ink, neon = catalog.lora_files(["a" * 64, "0" * 64, "f" * 64])
+    ink, glow = catalog.lora_files(["a" * 64, "0" * 64, "f" * 64])
     assert ink.links == ("https://a.org/i", "https://b.org/i")
-    assert (neon.path, neon.size_bytes, neon.sha256) == ("neon.safetensors", 9, "f" * 64)
+    assert (glow.path, glow.size_bytes, glow.sha256) == ("glow.safetensors", 9, "f" * 64)

@@ -237,60 +237,61 @@ async def test_a_change_whose_client_leaves_is_in_force_all_the_same(
     assert is_written
 
 
-NEON = LoraManifest(
-    lora_id="neon",
+GLOW = LoraManifest(
+    lora_id="glow",
     title="Neon",
     license="MIT",
     models=("shapes",),
-    file=ModelFile("neon.safetensors", 9, "a" * 64, ("https://example.org/neon.safetensors",)),
+    file=ModelFile("glow.safetensors", 9, "a" * 64, ("https://example.org/glow.safetensors",)),
 )
 
 
-def with_neon(model: str | None = None) -> SpecDraft:
-    return SpecDraft(prompt="a red circle", model=model, loras=(LoraChoice("neon"),))
+def with_glow(model: str | None = None) -> SpecDraft:
+    return SpecDraft(prompt="a red circle", model=model, loras=(LoraChoice("glow"),))
 
 
 async def listed(requests: CatalogRequests, model: str | None = None) -> tuple[LoraManifest, ...]:
+    """As they are listed, without those that come with sdq."""
     answer = await requests.answer(ListLoras(1, model))
     assert isinstance(answer, Loras)
-    return answer.loras
+    return tuple(lora for lora in answer.loras if lora.lora_id == "glow")
 
 
 async def test_a_new_lora_can_be_drawn_with_at_once_and_after_a_restart(
     rig: Rig, requests: CatalogRequests, tmp_path: Path
 ) -> None:
     await rig.generate(ListeningPeer(), Generate(7, draft()))
-    assert await requests.answer(PutLora(1, NEON)) == CatalogChanged(1, "neon", 0)
-    assert [lora.name for lora in rig.catalog.resolve(with_neon()).loras] == ["neon"]
-    assert Catalog.load(tmp_path / "catalog.toml").lora("neon") == NEON
-    assert await listed(requests) == await listed(requests, "shapes") == (NEON,)
+    assert await requests.answer(PutLora(1, GLOW)) == CatalogChanged(1, "glow", 0)
+    assert [lora.name for lora in rig.catalog.resolve(with_glow()).loras] == ["glow"]
+    assert Catalog.load(tmp_path / "catalog.toml").lora("glow") == GLOW
+    assert await listed(requests) == await listed(requests, "shapes") == (GLOW,)
     assert await listed(requests, "sdxl") == ()
     with pytest.raises(UnknownModel, match="did you mean 'shapes'"):
         await listed(requests, "shape")
 
 
 async def test_a_lora_is_not_replaced_by_accident(rig: Rig, requests: CatalogRequests) -> None:
-    await requests.answer(PutLora(1, NEON))
-    other = msgspec.structs.replace(NEON, weight=0.5)
-    with pytest.raises(UsageError, match="'neon' already") as refused:
+    await requests.answer(PutLora(1, GLOW))
+    other = msgspec.structs.replace(GLOW, weight=0.5)
+    with pytest.raises(UsageError, match="'glow' already") as refused:
         await requests.answer(PutLora(2, other))
     assert "--replace" in refused.value.hint
     await requests.answer(PutLora(3, other, replaces=True))
-    assert rig.catalog.lora("neon") == other
+    assert rig.catalog.lora("glow") == other
 
 
 async def test_the_same_draft_is_another_picture_with_another_file_of_the_lora(
     rig: Rig, requests: CatalogRequests
 ) -> None:
-    await requests.answer(PutLora(1, NEON))
+    await requests.answer(PutLora(1, GLOW))
     peer = ListeningPeer()
-    file = msgspec.structs.replace(NEON.file, sha256="b" * 64)
+    file = msgspec.structs.replace(GLOW.file, sha256="b" * 64)
     for number, weight in ((1, 1.0), (2, 0.5), (3, 1.0)):
         changed = msgspec.structs.replace(
-            NEON, weight=weight, file=file if number > 2 else NEON.file
+            GLOW, weight=weight, file=file if number > 2 else GLOW.file
         )
         await requests.answer(PutLora(5, changed, replaces=True))
-        await rig.generate(peer, Generate(number, with_neon()))
+        await rig.generate(peer, Generate(number, with_glow()))
     await rig.generate(peer, Generate(4, draft()))
     keys = [picture.key for accepted in peer.all(Accepted) for picture in accepted.pictures]
     assert len(set(keys)) == 4
@@ -299,21 +300,21 @@ async def test_the_same_draft_is_another_picture_with_another_file_of_the_lora(
 async def test_a_lora_is_removed_and_jobs_that_have_it_stay(
     rig: Rig, requests: CatalogRequests
 ) -> None:
-    await requests.answer(PutLora(1, NEON))
+    await requests.answer(PutLora(1, GLOW))
     peer = ListeningPeer()
-    await rig.generate(peer, Generate(7, with_neon()))
-    assert await requests.answer(RemoveLora(2, "neon")) == CatalogChanged(2, "neon", 0)
+    await rig.generate(peer, Generate(7, with_glow()))
+    assert await requests.answer(RemoveLora(2, "glow")) == CatalogChanged(2, "glow", 0)
     with pytest.raises(UnknownLora):
-        await rig.generate(peer, Generate(8, with_neon()))
+        await rig.generate(peer, Generate(8, with_glow()))
     assert peer.all(Failure) == []
-    with pytest.raises(UnknownLora, match="'neon'"):
-        await requests.answer(RemoveLora(3, "neon"))
+    with pytest.raises(UnknownLora, match="'glow'"):
+        await requests.answer(RemoveLora(3, "glow"))
 
 
 async def test_a_lora_whose_model_is_gone_stays_and_says_what_it_is_for(
     rig: Rig, requests: CatalogRequests, mine: ModelManifest
 ) -> None:
-    lost = msgspec.structs.replace(NEON, models=("mine",))
+    lost = msgspec.structs.replace(GLOW, models=("mine",))
     with pytest.raises(UnknownModel, match="'mine'"):
         await requests.answer(PutLora(1, lost))
     await requests.answer(PutModel(2, mine))
@@ -321,21 +322,21 @@ async def test_a_lora_whose_model_is_gone_stays_and_says_what_it_is_for(
     await requests.answer(RemoveModel(4, "mine"))
     assert await listed(requests) == await listed(requests, "mine") == (lost,)
     with pytest.raises(InvalidSpec, match="is for mine, not for shapes"):
-        rig.catalog.resolve(with_neon())
+        rig.catalog.resolve(with_glow())
 
 
 async def test_an_impossible_lora_leaves_the_file_as_it_was(
     requests: CatalogRequests, tmp_path: Path
 ) -> None:
-    await requests.answer(PutLora(1, NEON))
+    await requests.answer(PutLora(1, GLOW))
     before = (tmp_path / "catalog.toml").read_text()
-    file = msgspec.structs.replace(NEON.file, size_bytes=None)
+    file = msgspec.structs.replace(GLOW.file, size_bytes=None)
     for wrong in (
-        msgspec.structs.replace(NEON, file=file),
-        msgspec.structs.replace(NEON, weight=float("nan")),
-        msgspec.structs.replace(NEON, file=msgspec.structs.replace(NEON.file, path="x.pt")),
+        msgspec.structs.replace(GLOW, file=file),
+        msgspec.structs.replace(GLOW, weight=float("nan")),
+        msgspec.structs.replace(GLOW, file=msgspec.structs.replace(GLOW.file, path="x.pt")),
     ):
-        with pytest.raises(UsageError, match="LoRA 'neon'"):
+        with pytest.raises(UsageError, match="LoRA 'glow'"):
             await requests.answer(PutLora(2, wrong, replaces=True))
     assert (tmp_path / "catalog.toml").read_text() == before
 
@@ -345,5 +346,20 @@ async def test_loras_in_one_line_cannot_be_added_to_and_that_is_told(
 ) -> None:
     (tmp_path / "catalog.toml").write_text("loras = {}")
     with pytest.raises(UsageError, match="as it is written") as refused:
-        await requests.answer(PutLora(1, NEON))
+        await requests.answer(PutLora(1, GLOW))
     assert "[loras.ID]" in refused.value.hint
+
+
+async def test_a_shipped_lora_comes_back_when_its_replacement_is_removed(
+    rig: Rig, requests: CatalogRequests
+) -> None:
+    shipped = next(iter(rig.catalog.loras()), None)
+    if shipped is None:
+        pytest.skip("this version ships none")
+    other = msgspec.structs.replace(shipped, title="Mine")
+    await requests.answer(PutLora(1, other, replaces=True))
+    assert rig.catalog.lora(shipped.lora_id) == other
+    await requests.answer(RemoveLora(2, shipped.lora_id))
+    assert rig.catalog.lora(shipped.lora_id) == shipped
+    with pytest.raises(UnknownLora, match="comes with sdq"):
+        await requests.answer(RemoveLora(3, shipped.lora_id))
