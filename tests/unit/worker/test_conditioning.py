@@ -7,7 +7,7 @@ import msgspec
 import pytest
 import torch
 
-from sdq.spec import ImageSpec
+from sdq.spec import ImageSpec, Lora
 from sdq.testing.tiny_models import Layout, tiny_pipeline
 from sdq.worker.conditioning import Conditioner
 
@@ -92,6 +92,17 @@ def test_a_text_is_encoded_once(spec: ImageSpec) -> None:
     second = conditioner.condition(dog)
     assert counted.texts == ["a cat", "", "a dog"]
     assert second.negative is first.positive
+
+
+def test_a_text_is_encoded_once_with_each_set_of_loras(spec: ImageSpec) -> None:
+    counted = Counted(pipeline_of("sd1"))
+    conditioner = Conditioner(counted)
+    with_one = msgspec.structs.replace(spec, loras=(Lora("x", "a" * 64, 0.5),))
+    renamed = msgspec.structs.replace(spec, loras=(Lora("y", "a" * 64, 0.5),))
+    weaker = msgspec.structs.replace(spec, loras=(Lora("x", "a" * 64, 0.4),))
+    for each in (spec, with_one, renamed, spec, weaker):
+        conditioner.condition(each)
+    assert counted.texts == ["a cat", ""] * 3
 
 
 def test_what_is_remembered_is_bounded(spec: ImageSpec) -> None:
