@@ -8,7 +8,7 @@ from sdq.cli.deadline import deadline
 from sdq.cli.files import Outputs
 from sdq.cli.order import Order
 from sdq.cli.output import Sink
-from sdq.cli.prompts import numbered_prompts
+from sdq.cli.prompts import prompts_of
 from sdq.cli.receiving import Receiving, Request
 from sdq.cli.retrying import connected, passes, pause, runs_of, tell_again
 from sdq.client.client import Client
@@ -55,10 +55,7 @@ class _Drawing:
 
     async def run(self) -> int:
         try:
-            if self._order.prompt is not None:
-                await self._request(self._order.prompt, 1, "")
-            else:
-                await self._request_lines()
+            await self._request_all()
         except asyncio.CancelledError:
             self._receiving.close()
             self._say_what_is_left()
@@ -73,22 +70,27 @@ class _Drawing:
         parts += [tally.what_was_left] if tally.what_was_left else []
         self._sink.say("cancelled" + (": " + ", ".join(parts) if parts else ""))
 
-    async def _request_lines(self) -> None:
-        """A request for each line of standard input, a few at once."""
-        if sys.stdin.isatty():
+    async def _request_all(self) -> None:
+        """A request for each prompt, a few at once."""
+        order = self._order
+        if order.prompt is None and sys.stdin.isatty():
             self._sink.say("one prompt a line, Ctrl-D ends")
         places = asyncio.Semaphore(MAX_REQUESTS_AT_ONCE)
         try:
-            async with asyncio.TaskGroup() as group, aclosing(numbered_prompts()) as prompts:
+            async with (
+                asyncio.TaskGroup() as group,
+                aclosing(prompts_of(order.prompt, order.expansion)) as prompts,
+            ):
                 first_n = 1
-                async for number, prompt in prompts:
+                async for about, prompt in prompts:
                     await places.acquire()
-                    about = f"line {number}"
                     task = group.create_task(self._request(prompt, first_n, about))
                     task.add_done_callback(lambda _: places.release())
-                    first_n += self._order.count
+                    first_n += order.count
         except BaseExceptionGroup as errors:
             raise _first(errors) from None
+        if order.expansion.hint:
+            self._sink.say(order.expansion.hint)
 
     async def _request(self, prompt: str, first_n: int, about: str) -> None:
         """One request from beginning to end. What concerns only it is reported and counted."""

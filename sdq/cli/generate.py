@@ -7,6 +7,7 @@ import typer
 
 from sdq.cli import options
 from sdq.cli import picture_options as flags
+from sdq.cli import template_options as templates
 from sdq.errors import UsageError
 
 if TYPE_CHECKING:
@@ -87,6 +88,10 @@ def generate(
     seed: flags.Seed = None,
     new: flags.New = False,
     count: flags.Count = 1,
+    expand: templates.Expand = False,
+    random: templates.Random = None,
+    most: templates.Most = None,
+    wildcards: templates.WildcardsFolder = None,
     cache: Cache = "prefer",
     priority: flags.Priority = "normal",
     timeout: Timeout = None,
@@ -112,6 +117,7 @@ def generate(
       sdq generate "a green square" -n 4 -o 'squares/{n:02}-{seed}.webp'
       sdq generate - -o pictures/ < prompts.txt
       sdq generate "a face" --steps 60 --preview --show
+      sdq generate "a {red|green} {circle|square}" --expand -o shapes/
       sdq generate --from out.png --steps 60 -o better.png
     """
     draft = flags.draft_of(
@@ -119,13 +125,15 @@ def generate(
         guidance=guidance, scheduler=scheduler, seed=seed, new=new, loras=lora,
     )  # fmt: skip
     prompt, draft = _begun(prompt, draft, from_file, new=new)
+    from sdq.cli.expansion import expansion_of
     from sdq.cli.order import order_of
     from sdq.cli.showing import showing_of
 
     client = options.settings(client__server=server).client
     showing = showing_of(client, preview=preview, show=show, bell=bell, quiet=quiet)
+    expansion = expansion_of(expand, random, most, wildcards, draft.seed)
     order = order_of(
-        prompt, draft, new, count, cache, priority, not no_wait, timeout, retry, showing
+        prompt, draft, new, count, cache, priority, not no_wait, timeout, retry, showing, expansion
     )
     return _run(order, output, client, force=force, as_json=as_json, quiet=quiet)
 
@@ -158,7 +166,7 @@ def _run(
     from sdq.cli.files import Outputs
     from sdq.cli.output import Sink
 
-    outputs = Outputs(output, count=order.count, many_prompts=order.prompt is None, force=force)
+    outputs = Outputs(output, count=order.count, many_prompts=order.has_many_prompts, force=force)
     outputs.refuse_json(as_json)
     outputs.prepare()
     return options.run(draw(client, order, outputs, Sink(as_json=as_json, quiet=quiet)))

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from sdq.cli.expansion import Expansion
 from sdq.cli.showing import Showing
 from sdq.protocol.vocabulary import CachePolicy, Priority
 from sdq.spec import SpecDraft
@@ -20,6 +21,13 @@ class Order(msgspec.Struct, frozen=True):
     timeout_seconds: float | None = None
     retries: int = 0
     showing: Showing = Showing()
+    expansion: Expansion = msgspec.field(default_factory=Expansion)
+
+    @property
+    def has_many_prompts(self) -> bool:
+        """Whether there may be more than one. Raises `UsageError` for a template that cannot be
+        expanded."""
+        return self.prompt is None or self.expansion.count(self.prompt) > 1
 
     def draft_of(self, prompt: str) -> SpecDraft:
         seed = random_seed() if self.new else self.draft.seed
@@ -37,11 +45,14 @@ def order_of(
     timeout_seconds: float | None = None,
     retries: int = 0,
     showing: Showing = Showing(),  # noqa: B008 - frozen
+    expansion: Expansion | None = None,
 ) -> Order:
     """An order in the words of the command line: ``-`` is standard input."""
     text = None if prompt == "-" else prompt
-    choice = CachePolicy(cache), Priority(priority)
-    return Order(text, draft, new, count, *choice, wait, timeout_seconds, retries, showing)
+    return Order(
+        text, draft, new, count, CachePolicy(cache), Priority(priority), wait, timeout_seconds,
+        retries, showing, expansion or Expansion(),
+    )  # fmt: skip
 
 
 def random_seed() -> int:

@@ -6,10 +6,29 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from sdq.cli.expansion import Expansion
 from sdq.errors import UsageError
 
 MAX_LINE_BYTES = 64 * 1024
 _CHUNK_BYTES = 64 * 1024
+
+
+async def prompts_of(
+    prompt: str | None, expansion: Expansion
+) -> AsyncGenerator[tuple[str, str], None]:
+    """Each prompt to draw and its name for people: of the one given, or of standard input; what a
+    template stands for, where that is asked for. Raises `UsageError` as `numbered_prompts`, and
+    for a template that cannot be expanded."""
+    if prompt is not None:
+        expansion.look_at(prompt)
+        for number, text in enumerate(expansion.of(prompt), 1):
+            yield (f"prompt {number}" if expansion.is_asked_for else ""), text
+        return
+    async with aclosing(numbered_prompts()) as lines:
+        async for number, line in lines:
+            expansion.look_at(line)
+            for text in expansion.of(line):
+                yield f"line {number}", text
 
 
 async def numbered_prompts() -> AsyncGenerator[tuple[int, str], None]:

@@ -6,6 +6,7 @@ import typer
 
 from sdq.cli import options
 from sdq.cli import picture_options as flags
+from sdq.cli import template_options as templates
 
 Cache = Annotated[
     Literal["prefer", "only", "refresh"],
@@ -31,6 +32,10 @@ def submit(
     seed: flags.Seed = None,
     new: flags.New = False,
     count: flags.Count = 1,
+    expand: templates.Expand = False,
+    random: templates.Random = None,
+    most: templates.Most = None,
+    wildcards: templates.WildcardsFolder = None,
     cache: Cache = "prefer",
     priority: flags.Priority = "normal",
     as_json: options.Json = False,
@@ -51,9 +56,11 @@ def submit(
         guidance=guidance, scheduler=scheduler, seed=seed, new=new, loras=lora,
     )  # fmt: skip
     address = options.settings(client__server=server).client.server
+    from sdq.cli.expansion import expansion_of
     from sdq.cli.order import order_of
     from sdq.cli.output import Sink
     from sdq.cli.submitting import hand_in
 
-    order = order_of(prompt, draft, new, count, cache, priority)
+    expansion = expansion_of(expand, random, most, wildcards, seed)
+    order = order_of(prompt, draft, new, count, cache, priority, expansion=expansion)
     return options.run(hand_in(address, order, Sink(as_json=as_json, quiet=quiet)))

@@ -7,7 +7,7 @@ import msgspec
 
 from sdq.cli.order import Order
 from sdq.cli.output import Sink, as_pictures, print_data
-from sdq.cli.prompts import numbered_prompts
+from sdq.cli.prompts import prompts_of
 from sdq.cli.receiving import Tally
 from sdq.client.client import Client
 from sdq.client.connecting import connect
@@ -25,15 +25,13 @@ async def hand_in(server: str, order: Order, sink: Sink) -> int:
     counts = _Counts()
     try:
         async with connect(server, reconnect_seconds=0) as client:
-            if order.prompt is not None:
-                await _hand_in_one(client, order, order.prompt, "", sink, counts)
-            else:
-                if sys.stdin.isatty():
-                    sink.say("one prompt a line, Ctrl-D ends")
-                async with aclosing(numbered_prompts()) as prompts:
-                    async for number, prompt in prompts:
-                        about = f"line {number}"
-                        await _hand_in_one(client, order, prompt, about, sink, counts)
+            if order.prompt is None and sys.stdin.isatty():
+                sink.say("one prompt a line, Ctrl-D ends")
+            async with aclosing(prompts_of(order.prompt, order.expansion)) as prompts:
+                async for about, prompt in prompts:
+                    await _hand_in_one(client, order, prompt, about, sink, counts)
+            if order.expansion.hint:
+                sink.say(order.expansion.hint)
     finally:
         counts.say(sink)
     return counts.tally.exit_code

@@ -138,7 +138,7 @@ def _understood(
     wildcards: str | None,
 ) -> "Understanding":
     """Flags without a file. Raises `UsageError` for those that contradict each other."""
-    from sdq.cli.batch.expansion import expansion_of
     from sdq.cli.batch.lines import Understanding
+    from sdq.cli.expansion import expansion_of
 
     return Understanding(draft, count, expansion_of(expand, random, most, wildcards, draft.seed))

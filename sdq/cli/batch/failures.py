@@ -20,9 +20,10 @@ class Failures:
     """
 
     def __init__(self, path: str | None, reader: Reader | None) -> None:
-        self.lines = 0
-        self._listed: list[tuple[str, SdqError]] = []
+        self._numbers: set[int] = set()
+        self._listed: list[tuple[int, SdqError]] = []
         self._reader = reader
+        self._has_head = False
         self._path = None if path is None else Path(path)
         self._part: Path | None = None
         self._file: TextIO | None = None
@@ -39,14 +40,22 @@ class Failures:
                 f"cannot write {path}: {error.strerror or error}", hint="name it by --failed FILE"
             ) from error
 
-    def add(self, about: str, raw: str, error: SdqError) -> None:
-        """A line that failed, once for each."""
-        self.lines += 1
+    @property
+    def lines(self) -> int:
+        """How many lines failed, or some of their pictures."""
+        return len(self._numbers)
+
+    def add(self, number: int, raw: str, error: SdqError) -> None:
+        """A line that failed; only its first reason counts."""
+        if number in self._numbers:
+            return
+        self._numbers.add(number)
         if len(self._listed) < MAX_LISTED:
-            self._listed.append((about, error))
+            self._listed.append((number, error))
         if self._file is not None and raw:
-            if self.lines == 1 and self._reader is not None and self._reader.head:
+            if not self._has_head and self._reader is not None and self._reader.head:
                 self._file.write(self._reader.head + "\n")
+            self._has_head = True
             self._file.write(raw + "\n")
 
     def close(self) -> None:
@@ -64,8 +73,8 @@ class Failures:
 
     def tell(self, sink: Sink) -> None:
         """The first failures, with what to do about them."""
-        for about, error in self._listed:
-            sink.error(error, about=about)
+        for number, error in self._listed:
+            sink.error(error, about=f"line {number}")
         if more := self.lines - len(self._listed):
             sink.say(f"and {more} more")
         if self.lines and self._path is not None:

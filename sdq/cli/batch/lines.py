@@ -8,10 +8,10 @@ from itertools import islice
 import msgspec
 
 from sdq.cli.batch.columns import BadLine, BatchLine, line_of
-from sdq.cli.batch.expansion import Expansion
 from sdq.cli.batch.formats import Reader
 from sdq.cli.batch.rows import Row
 from sdq.cli.batch.source import MAX_ROWS
+from sdq.cli.expansion import Expansion
 from sdq.errors import SdqError, UsageError
 from sdq.spec import SpecDraft
 

@@ -10,7 +10,7 @@ from sdq.cli.batch.columns import BadLine, BatchLine
 from sdq.cli.batch.failures import Failures
 from sdq.cli.batch.table import Counts, counts_in_words, table_for
 from sdq.cli.batch.targets import Target
-from sdq.cli.output import Sink, plain, print_data, print_json, tell
+from sdq.cli.output import Sink, print_data, print_json
 from sdq.errors import SdqError
 from sdq.protocol.job_messages import PlannedPicture
 from sdq.protocol.messages import Origin
@@ -59,12 +59,10 @@ class Report:
     def failed(self, line: BatchLine | BadLine, error: SdqError, pictures: int) -> None:
         """A line, or some of its pictures, with the first reason."""
         self.counts.failed += pictures
-        self.failures.add(line.about, line.raw, error)
+        self.failures.add(line.number, line.raw, error)
         if self._sink.as_json:
             why = {"code": error.code, "message": error.message, "hint": error.hint}
             self._record({"event": "failed", "line": line.number, "error": why})
-        elif not sys.stderr.isatty() and not self._sink.quiet:
-            tell(f"{line.about} failed: {plain(error.message)}")
 
     def _picture(
         self, line: BatchLine, target: Target, status: str, seconds: float, png: bytes | None
@@ -105,7 +103,8 @@ class Report:
         words = counts_in_words(self.counts)
         if was_interrupted:
             words = f"interrupted; {words}; the same command again does the rest"
-        self._sink.say(words)
+        if self.counts.ended or not was_interrupted:
+            self._sink.say(words)
         if self._sink.as_json:
             counts = msgspec.to_builtins(self.counts)
             del counts["running"], counts["total"]

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import msgspec
 
 from sdq.cli.templates import MAX_PROMPTS, Template, Wildcards, looks_like_a_template, no_wildcards
-from sdq.cli.wildcards import WildcardFolder
 from sdq.errors import UsageError
 
 HINT = "a prompt looks like a template: --expand draws each of its alternatives"
@@ -58,6 +57,8 @@ def expansion_of(
         return Expansion()
     if random is not None and most is None and random > MAX_PROMPTS:
         raise UsageError(f"--random {random}: the limit is {MAX_PROMPTS}", hint="raise it by --max")
+    from sdq.cli.wildcards import WildcardFolder
+
     return Expansion(
         True,
         random,
