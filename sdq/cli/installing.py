@@ -16,7 +16,11 @@ JSON_INTERVAL_SECONDS = 0.5
 
 Report = Callable[["InstallProgress"], None]
 
+LINE_INTERVAL_SECONDS = 10.0
+"""The least time between two lines about one download, where there is no terminal."""
+
 _WORDS = {
+    "wait": "waiting for another install in",
     "download": "fetching",
     "verify": "verifying",
     "unpack": "unpacking",
@@ -67,6 +71,8 @@ def say_installed(done: "Installed", as_json: bool) -> None:
         f"a picture in {as_duration(profile.canary_seconds)}, {profile.at_once} at once "
         f"in {profile.dtype} on {plain(profile.device_label)}"
     )
+    if not profile.turn_seconds:
+        tell("it was not measured: usual values count until `sdq worker install` measures it")
     if done.is_moved:
         tell("it worked for another Redis before: all its models draw for this server from now on")
 
@@ -82,6 +88,18 @@ def _what(progress: "InstallProgress") -> str:
 def _words_of(progress: "InstallProgress") -> str:
     words = _WORDS.get(progress.phase, "")
     return f"{plain(progress.model_id)}: {words}" if words else ""
+
+
+def _amount(progress: "InstallProgress") -> str:
+    """``1.0 GiB of 4.0 GiB, 12.0 MiB/s, 4 min left``; as much of it as is known."""
+    words = as_bytes(progress.done_bytes)
+    if progress.total_bytes:
+        words += f" of {as_bytes(progress.total_bytes)}"
+    if progress.bytes_per_second is not None:
+        words += f", {as_bytes(progress.bytes_per_second)}/s"
+    if progress.seconds_left is not None:
+        words += f", {as_duration(progress.seconds_left)} left"
+    return words
 
 
 def _json_reporter() -> Report:
@@ -103,6 +121,8 @@ def _json_reporter() -> Report:
                 "done_bytes": progress.done_bytes,
                 "total_bytes": progress.total_bytes,
                 "at_once": progress.at_once,
+                "bytes_per_second": progress.bytes_per_second,
+                "seconds_left": progress.seconds_left,
             }
         )
 
@@ -110,15 +130,25 @@ def _json_reporter() -> Report:
 
 
 def _line_reporter() -> Report:
-    """Each file that is fetched, and the other phases once: a model may have dozens of files."""
+    """Each file that is fetched, and the other phases once: a model may have dozens of files.
+
+    Of a download that takes long, how far it is, every `LINE_INTERVAL_SECONDS`.
+    """
     told: set[tuple[str, str]] = set()
+    last = time.monotonic()
 
     def report(progress: "InstallProgress") -> None:
-        what = _what(progress)
-        step = (progress.phase, what if progress.phase == "download" else "")
+        nonlocal last
+        what, now = _what(progress), time.monotonic()
+        names_file = progress.phase in ("download", "wait")
+        step = (progress.phase, what if names_file else "")
         if what and step not in told:
             told.add(step)
-            tell(what if progress.phase == "download" else _words_of(progress))
+            tell(what if names_file else _words_of(progress))
+            last = now
+        elif progress.phase == "download" and now - last >= LINE_INTERVAL_SECONDS:
+            tell(f"{what}: {_amount(progress)}")
+            last = now
 
     return report
 
@@ -140,9 +170,7 @@ def _bar_reporter() -> Iterator[Report]:
     def report(progress: "InstallProgress") -> None:
         fields: dict[str, Any] = {"description": _what(progress), "amount": ""}
         if progress.phase in ("download", "verify"):
-            fields["amount"] = as_bytes(progress.done_bytes)
-            if progress.total_bytes:
-                fields["amount"] += f" of {as_bytes(progress.total_bytes)}"
+            fields["amount"] = _amount(progress)
         total = progress.total_bytes or None
         bars.update(line, total=total, completed=progress.done_bytes, **fields)
 

@@ -10,6 +10,7 @@ from sdq.cli.doctor import doctor_of_worker
 from sdq.cli.installing import reporter, say_installed
 from sdq.cli.output import plain, print_json, print_table, tell
 from sdq.cli.workers import drain
+from sdq.errors import SdqError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,20 +65,30 @@ def install_worker(
         worker__measure_seconds=measure,
     )
     from sdq.worker.install import install
+    from sdq.worker.need import short_of_memory
     from sdq.worker.profile import options_of
 
     wanted = list(dict.fromkeys(model)) if model else [None]
     setups = ask(server, lambda client: _setups(client, wanted))
+    installed: list[str] = []
     for setup in setups:
-        with reporter(as_json) as report:
-            done = install(
-                setup,
-                chosen.home,
-                options=options_of(chosen.worker),
-                measure_seconds=chosen.worker.measure_seconds,
-                report=report,
-            )
+        if note := short_of_memory(setup.model, chosen.worker):
+            tell(plain(note))
+        try:
+            with reporter(as_json) as report:
+                done = install(
+                    setup,
+                    chosen.home,
+                    options=options_of(chosen.worker),
+                    measure_seconds=chosen.worker.measure_seconds,
+                    report=report,
+                )
+        except SdqError:
+            if installed:
+                tell(f"installed before this failed: {', '.join(map(plain, installed))}")
+            raise
         say_installed(done, as_json)
+        installed.append(done.model_id)
     if start:
         return _run(chosen)
     if not as_json:

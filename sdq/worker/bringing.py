@@ -10,13 +10,22 @@ from sdq.worker import models
 from sdq.worker.fetch.archive import unpack
 from sdq.worker.fetch.many import fetch_files
 from sdq.worker.fetch.paths import check_kind, place
+from sdq.worker.fetch.rate import Rate
 
 Report = Callable[[Literal["verify", "download", "unpack"], str, int, int], None]
 """``report(phase, file, bytes that are there, of how many)``; the last is 0 if nobody knows."""
 
 
-def bring(manifest: ModelManifest, folder: Path, report: Report, *, all_anew: bool = False) -> bool:
+def bring(
+    manifest: ModelManifest,
+    folder: Path,
+    report: Report,
+    *,
+    all_anew: bool = False,
+    rate: Rate | None = None,
+) -> bool:
     """True when something had to be fetched. ``all_anew``: hashes what is there once more.
+    ``rate`` hears what has arrived.
 
     Several files at once, each resumed where an earlier try ended. Raises `DownloadError`, and
     `ModelError` for files that are not accepted. Safe to interrupt: what has arrived stays.
@@ -45,6 +54,7 @@ def bring(manifest: ModelManifest, folder: Path, report: Report, *, all_anew: bo
         folder,
         lambda path, done: report("download", path, present_bytes + done, total_bytes),
         on_file,
+        rate,
     )
     if manifest.kind == "archive" and not stamps[manifest.files[0].path].parts:
         report("unpack", manifest.files[0].path, total_bytes, total_bytes)

@@ -188,5 +188,5 @@ def _unfit(manifest: ModelManifest, device: Device, reason: str) -> ModelError:
     return ModelError(
         f"{manifest.model_id} was fetched, but its proof picture failed on {device.describe()}: "
         f"{reason}",
-        hint="the worker was not set up; try --dtype float32, or another device with --device cpu",
+        hint="this model is not installed; try --dtype float32, or another device: --device cpu",
     )

@@ -37,7 +37,7 @@ def examine(home: Home, settings: WorkerSettings) -> Iterator[Finding]:
     yield from device(gpus, settings)
     yield memory()
     yield disk(home)
-    yield from installation(home)
+    yield from installation(home, settings)
 
 
 # ---------------------------------------------------------------- software
@@ -177,9 +177,10 @@ def disk(home: Home) -> Finding:
 # ---------------------------------------------------------------- what is installed
 
 
-def installation(home: Home) -> Iterator[Finding]:
+def installation(home: Home, settings: WorkerSettings) -> Iterator[Finding]:
     """Models, their files, and whether Redis can be reached with what the server told us."""
     from sdq.worker import canary, models
+    from sdq.worker.need import short_of_memory
 
     try:
         config = models.load_config(home)
@@ -196,6 +197,8 @@ def installation(home: Home) -> Iterator[Finding]:
         else:
             text = f"installed, measured on {profile.device_name} in {profile.dtype}"
             yield Finding(manifest.model_id, "ok", text)
+            if note := short_of_memory(manifest, settings):
+                yield Finding(manifest.model_id, "note", note)
     if canary.is_marked(home):
         text = "its last run ended because its proof picture failed"
         yield Finding("worker", "problem", text, "sdq worker install")

@@ -1,9 +1,10 @@
 """``sdq worker install``: fetch, verify, prove, measure, and only then write the configuration."""
 
+import contextlib
 import platform
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,7 @@ from sdq.worker import canary, models
 from sdq.worker.bringing import bring
 from sdq.worker.calibration import MEASURE_SECONDS, calibrate, loader_of
 from sdq.worker.devices import Device, choose
+from sdq.worker.fetch.rate import Rate
 from sdq.worker.profile import DrawOptions, Profile
 
 Phase = Literal["wait", "download", "verify", "unpack", "load", "canary", "measure", "done"]
@@ -25,7 +27,10 @@ AUTO = DrawOptions()
 
 
 class InstallProgress(msgspec.Struct, frozen=True):
-    """``done_bytes`` of ``total_bytes`` over all files; the total is 0 where a size is unknown."""
+    """``done_bytes`` of ``total_bytes`` over all files; the total is 0 where a size is unknown.
+
+    ``wait``: another install has the lock; ``file`` is the home in which it works.
+    """
 
     phase: Phase
     file: str
@@ -33,6 +38,8 @@ class InstallProgress(msgspec.Struct, frozen=True):
     total_bytes: int
     model_id: str = ""
     at_once: int = 0  # pictures in the turns that are measured
+    bytes_per_second: float | None = None  # of a download; None while nobody can say
+    seconds_left: float | None = None  # of all files together
 
 
 class Installed(msgspec.Struct, frozen=True):
@@ -74,41 +81,55 @@ def install(
     _check_manifest(manifest)
     device = choose(options.device, options.dtype)
 
-    def tell(progress: InstallProgress) -> None:
-        report(msgspec.structs.replace(progress, model_id=manifest.model_id))
-
-    with models.locked(home.worker_dir / "install.lock", wait=True):
+    tell = _Teller(report, manifest.model_id)
+    with _alone(home, lambda: tell("wait", str(home.root))):
         folder = models.model_folder(home, manifest)
         known = _known(home)
         doubted = canary.is_marked(home)  # nothing of it is taken at its word
-        fetched = bring(
-            manifest,
-            folder,
-            lambda phase, file, done, total: tell(InstallProgress(phase, file, done, total)),
-            all_anew=doubted,
-        )
+        fetched = bring(manifest, folder, tell, all_anew=doubted, rate=tell.rate)
         profile = _counting(known, manifest, options, device, to_be_measured=measure_seconds > 0)
-        already = profile is not None and not fetched and not doubted
+        already = not (profile is None or fetched or doubted or _looks_new(known, manifest))
         if profile is None or not already:
-            profile = calibrate(
+            proved = calibrate(
                 loader_of(folder, manifest, options),
                 manifest,
                 options,
                 device,
                 measure_seconds=measure_seconds,
-                report=lambda phase, at_once: tell(InstallProgress(phase, "", 0, 0, "", at_once)),
+                report=lambda phase, at_once: tell(phase, at_once=at_once),
             )
+            # Without a measurement, what an earlier one has found of the same files stays.
+            profile = proved if profile is None or measure_seconds > 0 else profile
         is_moved = _save(home, known, settings, models.InstalledModel(manifest, profile))
         canary.unmark(home)
-        tell(InstallProgress("done", "", 0, 0))
+        tell("done")
         worker_id = models.load_config(home).worker_id
     return Installed(folder, manifest.model_id, worker_id, profile, already, is_moved)
+
+
+class _Teller:
+    """Says how far one installation is. ``rate`` hears of what arrives."""
+
+    def __init__(self, report: Report, model_id: str) -> None:
+        self._report = report
+        self._model_id = model_id
+        self.rate = Rate()
+
+    def __call__(
+        self, phase: Phase, file: str = "", done: int = 0, total: int = 0, *, at_once: int = 0
+    ) -> None:
+        speed = left = None
+        if phase == "download":
+            speed = self.rate.bytes_per_second()
+            left = self.rate.seconds_left(max(0, total - done)) if total else None
+        progress = InstallProgress(phase, file, done, total, self._model_id, at_once, speed, left)
+        self._report(progress)
 
 
 def remove(home: Home, model_id: str) -> Removed:
     """Takes a model out of the configuration; its files stay. A worker that runs keeps it until
     its next start. Raises `UsageError` when it is not installed."""
-    with models.locked(home.worker_dir / "install.lock", wait=True):
+    with _alone(home):
         config = models.load_config(home)
         found = config.find(model_id)
         if found is None:
@@ -119,6 +140,17 @@ def remove(home: Home, model_id: str) -> Removed:
     return Removed(
         models.model_folder(home, found.manifest), tuple(held.model_id for held in left.held())
     )
+
+
+@contextlib.contextmanager
+def _alone(home: Home, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """While no other install works in this home. ``on_wait``: one does, we wait for it."""
+    lock = home.worker_dir / "install.lock"
+    with contextlib.ExitStack() as held:
+        if not held.enter_context(models.locked(lock, wait=False)):
+            on_wait()
+            held.enter_context(models.locked(lock, wait=True))
+        yield
 
 
 def _check_manifest(manifest: ModelManifest) -> None:
@@ -147,15 +179,21 @@ def _counting(
 ) -> Profile | None:
     """What an earlier install has found, when it still says something, and enough."""
     found = known.find(manifest.model_id) if known else None
-    if found is None or _proof_of(found.manifest) != _proof_of(manifest):
+    if found is None or _subject_of(found.manifest) != _subject_of(manifest):
         return None
     is_enough = bool(found.profile.turn_seconds) or not to_be_measured
     return found.profile if is_enough and found.profile.counts(options, device) else None
 
 
-def _proof_of(manifest: ModelManifest) -> tuple[object, ...]:
-    """What a proof and a measurement are about."""
-    return manifest.fingerprint, canary_spec(manifest), manifest.golden
+def _subject_of(manifest: ModelManifest) -> tuple[object, ...]:
+    """What was measured: these files, with a picture like this one."""
+    return manifest.fingerprint, canary_spec(manifest)
+
+
+def _looks_new(known: models.WorkerConfig | None, manifest: ModelManifest) -> bool:
+    """Whether the proof picture is to be compared with another golden one than before."""
+    found = known.find(manifest.model_id) if known else None
+    return found is None or found.manifest.golden != manifest.golden
 
 
 def _save(

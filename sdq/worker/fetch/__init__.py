@@ -3,6 +3,7 @@
 ::
 
     many      all files of a model, several at once
+    rate      how quickly they come
     mirrors   one file: its links in order, verified
     links     what a link means
     web       one address, with all the faults it may have

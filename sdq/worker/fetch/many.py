@@ -10,6 +10,7 @@ from sdq.errors import DownloadError
 from sdq.protocol.model import ModelFile
 from sdq.worker.fetch.mirrors import fetch_file
 from sdq.worker.fetch.paths import place
+from sdq.worker.fetch.rate import Rate
 
 FILES_AT_ONCE = 4
 """More lines to one server bring nothing but its displeasure."""
@@ -31,9 +32,10 @@ def fetch_files(
     folder: Path,
     report: Report,
     on_file: Callable[[ModelFile], None] = lambda file: None,
+    rate: Rate | None = None,
 ) -> None:
     """Puts all of them below ``folder``. ``report`` and ``on_file`` (a file is whole and verified)
-    are called in the caller's thread.
+    are called in the caller's thread. ``rate`` hears, there too, what has arrived.
 
     Raises the first `DownloadError`, when the others have stopped; before anything is fetched
     when the disk has too little room. Safe to interrupt: parts stay.
@@ -41,7 +43,7 @@ def fetch_files(
     check_room(files, folder)
     fetching = _Fetching(files, folder)
     try:
-        fetching.run(report, on_file)
+        fetching.run(report, on_file, rate or Rate())
     finally:
         fetching.halt()
 
@@ -78,6 +80,7 @@ class _Fetching:
         self._lock = threading.Lock()
         self._halt = threading.Event()
         self._bytes: dict[str, int] = {}
+        self._arrived_bytes = 0
         self._newest = files[0].path if files else ""
         self._ends: queue.SimpleQueue[tuple[ModelFile, Exception | None]] = queue.SimpleQueue()
         self._awaited = len(files)
@@ -86,7 +89,7 @@ class _Fetching:
             for number in range(min(FILES_AT_ONCE, len(files)))
         ]
 
-    def run(self, report: Report, on_file: Callable[[ModelFile], None]) -> None:
+    def run(self, report: Report, on_file: Callable[[ModelFile], None], rate: Rate) -> None:
         for thread in self._threads:
             thread.start()
         while self._awaited:
@@ -101,6 +104,8 @@ class _Fetching:
                 on_file(file)
             with self._lock:
                 newest, done_bytes = self._newest, sum(self._bytes.values())
+                arrived_bytes = self._arrived_bytes
+            rate.note(arrived_bytes)
             report(newest, done_bytes)
 
     def halt(self) -> None:
@@ -127,6 +132,8 @@ class _Fetching:
     def _counter(self, file: ModelFile) -> Callable[[int], None]:
         def tell(done_bytes: int) -> None:
             with self._lock:
+                before = self._bytes.get(file.path, done_bytes)  # an earlier try's at first
+                self._arrived_bytes += max(0, done_bytes - before)
                 self._bytes[file.path] = done_bytes
                 self._newest = file.path
 

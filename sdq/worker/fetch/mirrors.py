@@ -30,7 +30,8 @@ def fetch_file(
     halt: threading.Event | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> None:
-    """Puts the file at ``target``; ``on_bytes`` hears how many bytes are there so far.
+    """Puts the file at ``target``; ``on_bytes`` hears how many bytes are there so far,
+    first of those that an earlier try has left.
 
     Raises `DownloadError` that names the reason of each link, and `Halted` once ``halt`` is set.
     """
@@ -39,6 +40,7 @@ def fetch_file(
     done_bytes = 0
     try:
         with Part(target) as part:
+            on_bytes(part.size_bytes)
             try:
                 reasons = _try_links(file, part, wanted, known)
             finally:

@@ -27,6 +27,7 @@ from sdq.protocol.model import (
     ModelManifest,
     fingerprint_of,
 )
+from sdq.server.catalog import Catalog
 from sdq.spec import ImageSpec
 from sdq.testing.worker import fake_manifest
 from sdq.worker.install import Installed, install
@@ -184,7 +185,7 @@ def until() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def shapes() -> ModelManifest:
     """The real built-in model, hashed as it lies here."""
-    folder = sdq_shapes.folder()
+    folder, shipped = sdq_shapes.folder(), Catalog.load().manifest("shapes")
     files = tuple(
         ModelFile(
             path=str(path.relative_to(folder)),
@@ -203,8 +204,9 @@ def shapes() -> ModelManifest:
         files=files,
         defaults=ModelDefaults(128, 128, 20, 4.0, "ddim"),
         limits=ModelLimits(64, 256, 256 * 256, 100, tuple(SCHEDULERS)),
-        canary_prompt="a red circle on a blue background",
+        canary_prompt=shipped.canary_prompt,
         fingerprint=fingerprint_of(files),
+        golden=shipped.golden,
     )
 
 

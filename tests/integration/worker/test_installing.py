@@ -9,12 +9,14 @@ from typing import Any
 
 import msgspec
 import pytest
+import sdq_shapes
+from safetensors.torch import load_file, save_file
 
 import sdq
 from sdq.config import Home
-from sdq.errors import DownloadError
+from sdq.errors import DownloadError, ModelError
 from sdq.protocol.messages import WorkerSettings
-from sdq.protocol.model import ModelManifest, fingerprint_of
+from sdq.protocol.model import ModelFile, ModelManifest, fingerprint_of
 from sdq.worker import models
 from sdq.worker.fetch import web
 from sdq.worker.install import Installed, install
@@ -83,6 +85,27 @@ def test_what_is_measured_of_the_built_in_model(
     if sys.platform == "linux":
         assert profile.peak_bytes > profile.weights_bytes
     assert models.load_config(home).models[0].profile == profile
+
+
+def test_weights_that_draw_another_picture_are_refused(
+    home: Home, shapes: ModelManifest, redis_url: str, tmp_path: Path
+) -> None:
+    """One tensor of the UNet is nothing but zeros, and its file's hash is right."""
+    path = "unet/diffusion_pytorch_model.safetensors"
+    tensors = load_file(sdq_shapes.folder() / path)
+    tensors["conv_in.weight"].zero_()
+    spoilt = tmp_path / "spoilt.safetensors"
+    save_file(tensors, spoilt)
+    files = tuple(
+        ModelFile(path, spoilt.stat().st_size, models.sha256_of(spoilt), (spoilt.as_uri(),))
+        if file.path == path
+        else file
+        for file in shapes.files
+    )
+    manifest = msgspec.structs.replace(shapes, files=files, fingerprint=fingerprint_of(files))
+    with pytest.raises(ModelError, match="another picture than the golden one: they differ by"):
+        install(WorkerSettings(1, redis_url, manifest), home, options=CPU, measure_seconds=0)
+    assert not models.config_file(home).exists()
 
 
 def test_nothing_is_installed() -> None:

@@ -63,6 +63,8 @@ def test_json_is_not_chatty(capfd: pytest.CaptureFixture[str]) -> None:
         "done_bytes": 100,
         "total_bytes": 100,
         "at_once": 0,
+        "bytes_per_second": None,
+        "seconds_left": None,
     } in records
     assert len(records) < 15
 
@@ -87,3 +89,37 @@ def test_the_end_for_programs(capfd: pytest.CaptureFixture[str]) -> None:
     assert (record["canary_seconds"], record["at_once"], record["dtype"]) == (0.5, 2, "float32")
     assert record["turn_seconds"] == {"1": 0.02, "2": 0.03, "4": 0.06}
     assert (record["already"], record["is_moved"]) == (False, False)
+
+
+def test_a_long_download_without_a_terminal_says_now_and_then_how_far_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("sdq.cli.installing.time.monotonic", lambda: now)
+    mib = 2**20
+    with reporter(as_json=False) as report:
+        for second in range(25):
+            done, left = second * mib, 100.0 - second
+            found = InstallProgress("download", "w", done, 100 * mib, "sd15", 0, 1.0 * mib, left)
+            report(found)
+            now += 1.0
+    assert capsys.readouterr().err.splitlines() == [
+        "sd15: fetching w",
+        "sd15: fetching w: 10.0 MiB of 100.0 MiB, 1.0 MiB/s, 90 s left",
+        "sd15: fetching w: 20.0 MiB of 100.0 MiB, 1.0 MiB/s, 80 s left",
+    ]
+
+
+def test_speed_and_time_left_for_programs(capfd: pytest.CaptureFixture[str]) -> None:
+    with reporter(as_json=True) as report:
+        report(InstallProgress("wait", "/home/of/sdq", 0, 0, "sd15"))
+        report(InstallProgress("download", "w", 50, 100, "sd15", 0, 25.0, 2.0))
+    waiting, record = (json.loads(line) for line in capfd.readouterr().out.splitlines())
+    assert (waiting["phase"], waiting["bytes_per_second"]) == ("wait", None)
+    assert (record["bytes_per_second"], record["seconds_left"]) == (25.0, 2.0)
+
+
+def test_that_another_install_is_waited_for_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with reporter(as_json=False) as report:
+        report(InstallProgress("wait", "/home/of\x1bsdq", 0, 0, "sd15"))
+    assert capsys.readouterr().err == ("sd15: waiting for another install in /home/of\\x1bsdq\n")

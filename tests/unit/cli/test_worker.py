@@ -12,8 +12,9 @@ from sdq import config
 from sdq.cli import options
 from sdq.cli.main import main
 from sdq.config import Home
-from sdq.errors import UnknownModel, UsageError
+from sdq.errors import DownloadError, UnknownModel, UsageError
 from sdq.protocol.messages import WorkerSettings
+from sdq.storage import LockFile
 from sdq.testing.worker import fake_config, fake_manifest, fake_profile
 from sdq.worker import models
 from sdq.worker.install import Installed
@@ -199,3 +200,36 @@ def test_what_is_no_size(text: str) -> None:
     with pytest.raises(UsageError, match="--memory-budget") as caught:
         options.size_bytes(text, "--memory-budget")
     assert "6GiB" in caught.value.hint
+
+
+def test_when_the_second_model_fails_the_first_one_is_named(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def install(settings: WorkerSettings, home: Home, **options: Any) -> Installed:
+        if settings.model.model_id == "other":
+            raise DownloadError("cannot fetch it", hint="this model is not installed")
+        return desk.install(settings, home, **options)
+
+    monkeypatch.setattr("sdq.worker.install.install", install)
+    assert main(["worker", "install", "--model", "shapes", "--model", "other"]) == 1
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "installed before this failed: shapes",
+        "error: cannot fetch it",
+        "  hint: this model is not installed",
+    ]
+
+
+def test_a_wait_for_another_install_is_said_and_ctrl_c_ends_it(
+    sdq_home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A real lock, held by this process; Ctrl-C comes while we wait."""
+    monkeypatch.setattr("sdq.cli.worker.ask", Desk().ask)
+
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    with LockFile(Home(sdq_home).worker_dir / "install.lock"):
+        monkeypatch.setattr("sdq.storage.time.sleep", interrupted)
+        assert main(["worker", "install", "--device", "cpu"]) == 130
+    assert f"shapes: waiting for another install in {sdq_home}" in capfd.readouterr().err
+    assert not models.config_file(Home(sdq_home)).exists()

@@ -108,14 +108,14 @@ def test_redis_that_answers(redis_url: str) -> None:
 
 
 def test_a_home_without_models_says_what_to_type(tmp_path: Path) -> None:
-    (finding,) = doctor.installation(Home(tmp_path))
+    (finding,) = doctor.installation(Home(tmp_path), WorkerSettings())
     assert (finding.state, finding.command) == ("problem", "sdq worker install --server HOST")
 
 
 def test_a_changed_model_is_named(tmp_path: Path, free_port: int) -> None:
     home = Home(tmp_path)
     models.save_config(home, fake_config(f"redis://127.0.0.1:{free_port}/0"))
-    found = {finding.about: finding for finding in doctor.installation(home)}
+    found = {finding.about: finding for finding in doctor.installation(home, WorkerSettings())}
     assert found["shapes"].command == "sdq worker install --model shapes"
     assert "missing" in found["shapes"].text
 

@@ -385,3 +385,16 @@ def test_a_new_golden_picture_asks_for_a_new_proof(
     assert not install(right, home, options=CPU).already
     assert install(right, home, options=CPU).already
     assert len(studio.loads) == 2
+
+
+def test_a_proof_without_a_measurement_keeps_what_was_measured(
+    home: Home, settings: WorkerSettings, studio: Studio
+) -> None:
+    measured = install(settings, home, options=CPU)
+    (measured.folder / "config.json").write_bytes(b"spoilt")
+    again = install(settings, home, options=CPU, measure_seconds=0)
+    assert not again.already
+    assert again.profile == measured.profile
+    canary.mark(home, "NaN")
+    assert install(settings, home, options=CPU, measure_seconds=0).profile == measured.profile
+    assert len(studio.loads) == 3

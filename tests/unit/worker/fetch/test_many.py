@@ -13,6 +13,7 @@ from sdq.protocol.model import ModelFile
 from sdq.testing.file_server import Fault, FileServer
 from sdq.worker.fetch import many
 from sdq.worker.fetch.many import check_room, fetch_files
+from sdq.worker.fetch.rate import Rate
 
 
 class Usage(NamedTuple):
@@ -98,3 +99,26 @@ def test_a_path_that_leaves_the_folder(tmp_path: Path) -> None:
     file = ModelFile("../out.json", 1, "0" * 64, ("file:///dev/null",))
     with pytest.raises(DownloadError, match="leads out of"):
         fetch_files([file], tmp_path / "in", lambda path, done: None)
+
+
+class Heard(Rate):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[int] = []
+
+    def note(self, arrived_bytes: int) -> None:
+        self.told.append(arrived_bytes)
+
+
+def test_the_rate_hears_only_of_what_arrives_in_this_run(web: FileServer, tmp_path: Path) -> None:
+    files = model(web, 2)
+    part = tmp_path / (files[0].path + ".part")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(web.files["/0"][:7_000])
+    rate, told = Heard(), []
+    fetch_files(files, tmp_path, lambda path, done: told.append(done), rate=rate)
+    assert told[-1] == 20_000
+    assert rate.told[-1] == 13_000
+    assert rate.told == sorted(rate.told)
