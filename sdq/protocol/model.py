@@ -27,6 +27,9 @@ Golden = Annotated[str, msgspec.Meta(max_length=16_384)]
 
 Link = Annotated[str, msgspec.Meta(max_length=2_000)]
 
+MAX_LORA_BYTES = 4 * 1024**3
+"""Of a LoRA's file; the largest that people publish, for SDXL, have 2 GB."""
+
 JobId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-z]{1,40}\Z")]
 WorkerId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,100}\Z")]
 """Both become parts of names in Redis."""

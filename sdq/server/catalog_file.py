@@ -9,6 +9,7 @@ import msgspec
 
 from sdq.errors import InvalidSpec, UsageError
 from sdq.protocol.model import (
+    MAX_LORA_BYTES,
     Golden,
     LoraManifest,
     ModelDefaults,
@@ -57,7 +58,8 @@ class _Lora(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _LoraFile(ModelFile, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    size_bytes: Annotated[int, msgspec.Meta(ge=1)]  # workers fetch it while a job waits: bounded
+    # Workers fetch it while a job waits: bounded.
+    size_bytes: Annotated[int, msgspec.Meta(ge=1, le=MAX_LORA_BYTES)]
 
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

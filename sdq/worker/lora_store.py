@@ -20,7 +20,7 @@ import msgspec
 
 from sdq.config import GIB
 from sdq.errors import DownloadError, GenerationFailed, ModelError, OutputError, SdqError
-from sdq.protocol.model import ModelFile
+from sdq.protocol.model import MAX_LORA_BYTES, ModelFile
 from sdq.spec import Lora
 from sdq.worker import models
 from sdq.worker.fetch.faults import Halted
@@ -28,8 +28,7 @@ from sdq.worker.fetch.many import FILES_AT_ONCE, HALT_SECONDS, check_room
 from sdq.worker.fetch.mirrors import fetch_file
 from sdq.worker.fetch.paths import check_kind
 
-MAX_FILE_BYTES = 4 * GIB
-"""The largest that people publish, for SDXL, have 2 GB."""
+MAX_FILE_BYTES = MAX_LORA_BYTES
 
 LOOK_SECONDS = 0.2
 """Between two looks at whether the job that waits is still wanted."""

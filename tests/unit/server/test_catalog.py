@@ -208,6 +208,11 @@ LORA_MISTAKES = [
     ("weight = 0.8", "weight = nan", "LoRA 'glow': weight: "),
     ("weight = 0.8", "wait = 0.8", "LoRA 'glow': .*wait"),
     ("size_bytes = 1000", "", "LoRA 'glow': file: .*`size_bytes`"),
+    (
+        "size_bytes = 1000",
+        "size_bytes = 5000000000",
+        r"file\.size_bytes: expected `int` <= 4294967296",
+    ),
     ("size_bytes = 1000", "size_bytes = 0", r"LoRA 'glow': file\.size_bytes: "),
     ('sha256 = "1', 'sha256 = "X', r"LoRA 'glow': file\.sha256: "),
     ("glow.safetensors", "glow.ckpt", r"file\.path: 'glow\.ckpt' is no \.safetensors file"),
