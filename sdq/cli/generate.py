@@ -117,6 +117,7 @@ def generate(
       sdq generate "a green square" -n 4 -o 'squares/{n:02}-{seed}.webp'
       sdq generate - -o pictures/ < prompts.txt
       sdq generate "a face" --steps 60 --preview --show
+      sdq generate "a face, neon light" --lora neon:0.8
       sdq generate "a {red|green} {circle|square}" --expand -o shapes/
       sdq generate --from out.png --steps 60 -o better.png
     """
