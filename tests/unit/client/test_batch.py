@@ -1,17 +1,19 @@
 """Many pictures, a few at a time: order, bounds, failures, leaving."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, aclosing
 
 import msgspec
 import pytest
 
 from sdq import Client
 from sdq.client import Done
-from sdq.errors import GenerationFailed, InvalidSpec, UsageError
+from sdq.errors import ConnectionFailed, GenerationFailed, InvalidSpec, UsageError
+from sdq.protocol.job_messages import Attach
 from sdq.protocol.messages import Cancel, ClientMessage, Failure, Generate
 from sdq.spec import SpecDraft
+from sdq.testing.scripted_jobs import ScriptedJobs
 from sdq.testing.transport import (
     LIMITS,
     ScriptedPeer,
@@ -20,6 +22,14 @@ from sdq.testing.transport import (
     pictures_of,
     stays_silent,
 )
+
+Served = Callable[..., AbstractAsyncContextManager[tuple[ScriptedServer, ScriptedJobs, Client]]]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - there is nothing to be woken by
+            await asyncio.sleep(0.01)
 
 
 async def all_of(client: Client, items: object, **options: object) -> list[Done]:
@@ -180,6 +190,37 @@ async def test_what_the_input_raises_ends_the_batch() -> None:
         with pytest.raises(ValueError, match="torn"):
             await all_of(client, prompts())
         assert await all_of(client, []) == []
+
+
+async def test_a_restart_of_the_server_is_not_noticed(served: Served) -> None:
+    async with served() as (server, table, client):
+        ends = client.batch(["one", "two", "three"], jobs=2)
+        first = asyncio.create_task(anext(ends))
+        await until(lambda: table.waiting == 2)
+        await server.stop()
+        await server.start()
+        await until(lambda: bool(server.heard_of(Attach)) and table.waiting == 2)
+        table.finish()
+        done = [await first]
+        await until(lambda: len(table.jobs) == 3)
+        table.finish()
+        async with asyncio.timeout(10):
+            done += [one async for one in ends]
+    assert sorted(one.item for one in done) == ["one", "three", "two"]
+    assert [one.error for one in done] == [None] * 3
+    assert set(table.drawn.values()) == {1}
+
+
+async def test_when_the_server_is_gone_for_good_all_items_say_so(served: Served) -> None:
+    async with served(reconnect_seconds=0) as (server, table, client):
+        ends = client.batch(["one", "two", "three"], jobs=2)
+        first = asyncio.create_task(anext(ends))
+        await until(lambda: table.waiting == 2)
+        await server.stop()
+        async with asyncio.timeout(10):
+            errors = [(await first).error] + [one.error async for one in ends]
+    assert len(errors) == 3
+    assert all(isinstance(error, ConnectionFailed) for error in errors)
 
 
 async def test_jobs_are_bounded_by_the_server_and_from_below() -> None:

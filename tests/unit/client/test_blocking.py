@@ -160,8 +160,9 @@ def test_the_items_of_a_batch_are_taken_by_whoever_reads_it(serving: Serving) ->
 
 
 SCRIPT = """
-import sys
+import signal, sys
 from sdq.client import connect_blocking
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent may have it ignored
 client = connect_blocking(sys.argv[1])
 print("ready", flush=True)
 {then}
