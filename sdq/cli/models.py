@@ -12,7 +12,7 @@ from sdq.cli.publish import add_model
 
 if TYPE_CHECKING:
     from sdq.client.client import Client
-    from sdq.protocol.catalog_messages import ModelShown
+    from sdq.protocol.catalog_messages import CatalogChanged, ModelShown
     from sdq.protocol.model import LoraManifest, ModelInfo
 
 ModelId = Annotated[str, typer.Argument(metavar="ID", autocompletion=completion_words.models)]
@@ -84,8 +84,16 @@ def remove_model(model: ModelId, server: options.Server = None) -> None:
     Example:
       sdq model remove mine
     """
-    done = ask(server, lambda client: client.remove_model(model))
+
+    async def removed(client: "Client") -> "tuple[CatalogChanged, str, str]":
+        before = (await client.model(None)).manifest.model_id
+        done = await client.remove_model(model)
+        return done, before, (await client.model(None)).manifest.model_id
+
+    done, before, default = ask(server, removed)
     tell(f"{plain(done.model_id)} is removed" + _cancelled(done.cancelled))
+    if before != default:
+        tell(f"the default was {plain(before)}, it is {plain(default)} now")
 
 
 @app.command("default")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -56,6 +57,14 @@ Canary = Annotated[
     str | None,
     typer.Option(metavar="PROMPT", help="Drawn to prove an installation.", rich_help_panel=_ABOUT),
 ]
+Golden = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="How the canary should look: the picture of a worker that is right.",
+        rich_help_panel=_ABOUT,
+    ),
+]
 Memory = Annotated[
     str | None,
     typer.Option(metavar="SIZE", help="What a device should have.", rich_help_panel=_ABOUT),
@@ -87,6 +96,7 @@ def add_model(
     guidance: Guidance = None,
     scheduler: Scheduler = None,
     canary: Canary = None,
+    golden: Golden = None,
     memory: Memory = None,
     distilled: Distilled = None,
     replace: Replace = False,
@@ -102,7 +112,7 @@ def add_model(
       sdq model add sd21 hf://org/name@main --like sd15
       sdq model add mine unet/w.safetensors=https://… unet/config.json=https://…
     """
-    from sdq.cli.publishing import Wishes, check_names, look_at, manifest_of
+    from sdq.cli.publishing import Wishes, check_names, golden_of, look_at, manifest_of
 
     check_names(model_id, sha256 or "")
     width, height = sides_of(size) if size else (None, None)
@@ -117,6 +127,7 @@ def add_model(
         canary_prompt=canary,
         memory_bytes=options.size_bytes(memory, "--memory") if memory else None,
         is_distilled=distilled,
+        golden=golden_of(golden) if golden else "",
     )
     with progress() as report:
         found = look_at(links, sha256=sha256 or "", name=name or "", report=report)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -60,6 +60,7 @@ class Wishes:
     canary_prompt: str | None = None
     memory_bytes: int | None = None
     is_distilled: bool | None = None
+    golden: str = ""  # as `golden_of` gives it; never that of the model that it is like
 
 
 def check_names(model_id: str, sha256: str) -> None:
@@ -72,6 +73,22 @@ def check_names(model_id: str, sha256: str) -> None:
             msgspec.convert(value, kind)
         except msgspec.ValidationError as error:
             raise UsageError(f"{value!r} is not allowed: {words}") from error
+
+
+def golden_of(file: Path) -> str:
+    """A picture as the catalog has its golden ones. Raises `UsageError` when it is none."""
+    from PIL import Image
+
+    from sdq.worker.golden import encoded
+
+    try:
+        with Image.open(file) as picture:
+            return encoded(picture)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UsageError(
+            f"--golden: cannot read {file}: {getattr(error, 'strerror', None) or error}",
+            hint="give it a picture that the model has drawn of its canary prompt, as PNG",
+        ) from error
 
 
 def look_at(
@@ -130,6 +147,7 @@ def manifest_of(model_id: str, found: Files, like: ModelManifest, wishes: Wishes
         fingerprint=fingerprint_of(found.files),
         memory_bytes=like.memory_bytes if wishes.memory_bytes is None else wishes.memory_bytes,
         is_distilled=distilled,
+        golden=wishes.golden,
     )
     try:
         return msgspec.convert(msgspec.to_builtins(manifest), ModelManifest)

@@ -38,7 +38,10 @@ def test_a_model_from_its_link_to_its_end(sdq, tmp_path: Path):
         assert (asked.returncode, "no worker online holds 'mine'" in asked.stderr) == (6, True)
 
         removed = sdq("model", "remove", "mine")
-        assert (removed.returncode, removed.stderr) == (0, "mine is removed\n")
+        assert (removed.returncode, removed.stderr) == (
+            0,
+            "mine is removed\nthe default was mine, it is shapes now\n",
+        )
         listed = sdq("model", "list").stdout
         assert "shapes (default)" in listed
         assert "mine" not in listed

@@ -7,12 +7,14 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from sdq.cli.publishing import Files, Wishes, look_at, manifest_of
+from sdq.cli.publishing import Files, Wishes, golden_of, look_at, manifest_of
 from sdq.errors import DownloadError, ModelError, UsageError
 from sdq.protocol.model import ModelFile
 from sdq.server.catalog import Catalog
 from sdq.testing.file_server import Fault, FileServer
+from sdq.worker import golden
 
 COMMIT = "c" * 40
 
@@ -195,3 +197,25 @@ def test_what_contradicts_itself_is_refused_before_anything_is_read(
         look_at([link.format(web.url) for link in links], name=name)
     assert hint in refused.value.hint
     assert not web.requests
+
+
+def test_a_golden_picture_is_made_small_and_never_taken_from_another_model(tmp_path: Path) -> None:
+    shapes = Catalog.load().manifest("shapes")
+    found = Files("single_file", shapes.files[:1])
+    assert shapes.golden
+    assert manifest_of("mine", found, shapes, Wishes()).golden == ""
+    picture = Image.radial_gradient("L").resize((512, 384)).convert("RGB")
+    picture.save(tmp_path / "golden.png")
+    text = golden_of(tmp_path / "golden.png")
+    made = manifest_of("mine", found, shapes, Wishes(golden=text))
+    assert golden.fault_of(picture, made.golden) == ""
+    assert golden.fault_of(Image.new("RGB", (512, 384)), made.golden)
+
+
+@pytest.mark.parametrize("data", [None, b"", b"no picture", b"\x89PNG\r\n\x1a\n\0\0"])
+def test_a_golden_picture_that_is_none(tmp_path: Path, data: bytes | None) -> None:
+    if data is not None:
+        (tmp_path / "golden.png").write_bytes(data)
+    with pytest.raises(UsageError, match="--golden: cannot read") as refused:
+        golden_of(tmp_path / "golden.png")
+    assert "PNG" in refused.value.hint
