@@ -36,7 +36,12 @@ KILLS = 3
 
 
 class Folder:
-    """Serves the files below a folder as a static web server does: ranges, ETag, sendfile."""
+    """Serves the files below a folder as a static web server does: ranges, ETag, sendfile.
+
+    Not `sdq.testing.file_server`, which holds its files in memory and writes them chunk by chunk
+    from Python: beside curl that would measure the server, and its threads would take the time
+    from sdq's, in whose process it runs. With sendfile the kernel moves the bytes.
+    """
 
     def __init__(self, root: Path, bytes_per_second: float = 0.0) -> None:
         self.sent_bytes = 0

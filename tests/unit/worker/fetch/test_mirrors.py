@@ -58,6 +58,7 @@ REFUSED = {
     "without a token": (Fault(status=401), "401 Unauthorized.*HF_TOKEN", 1),
     "busy for ever": (Fault(status=503), "503 Service Unavailable", 4),
     "redirects for ever": (Fault(redirect_to="/one"), "redirects in circles", None),
+    "leads to ftp": (Fault(redirect_to="ftp://127.0.0.1/x"), "leads to ftp:", 1),
     "leads to another scheme": (Fault(redirect_to="file:///etc/passwd"), "leads to file:", 1),
     "a page": (Fault(page="<title>Sign in</title>"), r"a page \(Sign in\)", 1),
     "a shorter file": (Fault(body=b"short"), "has 5 bytes, 1048576 were expected", 1),
