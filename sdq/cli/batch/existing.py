@@ -20,7 +20,8 @@ class Existing(NamedTuple):
 
 
 def existing(path: Path) -> Existing | None:
-    """The file at ``path``, ``None`` where there is nothing. A link, a folder or what cannot be
+    """The file at ``path``, ``None`` where there is nothing, or an
+    empty file, as a machine leaves it that lost its power. A link that leads nowhere, a folder or what cannot be
     read is nothing of ours."""
     try:
         if path.is_symlink() and not path.exists():
@@ -29,7 +30,7 @@ def existing(path: Path) -> Existing | None:
             return None
         if not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
             return Existing(None, is_whole=True)
-        return _read(path)
+        return _read(path) if path.stat().st_size else None
     except OSError:
         return Existing(None, is_whole=True)
 
