@@ -114,13 +114,18 @@ def _simple(values: Mapping[Any, Any]) -> dict[str, Any]:
 
 def lines_of(said: Mapping[str, Any]) -> list[str]:
     """A description for people: a name and a value on each line, harmless on a terminal."""
-    pairs = list(_ours(said)) if said.get("program", _OURS) == _OURS else list(_others(said))
+    pairs = pairs_of(said)
     width = max(len(name) for name, _ in pairs)
     return [
         f"{name + ':':<{width + 1}} {plain(str(value)[:_MAX_VALUE_CHARACTERS])}"
         for name, value in pairs
         if value not in ("", None)
     ]
+
+
+def pairs_of(said: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """A description as names and values, in their order; some values may be empty."""
+    return _ours(said) if said.get("program", _OURS) == _OURS else _others(said)
 
 
 def _ours(said: Mapping[str, Any]) -> list[tuple[str, object]]:
