@@ -60,7 +60,9 @@ def held_out(combination: Combination) -> bool:
     return int.from_bytes(digest[:4], "big") % HELD_OUT_ONE_IN == 0
 
 
-def training(rng: random.Random, new_page: Callable[..., Page] = Page) -> Sample:
+def training(
+    rng: random.Random, new_page: Callable[..., Page] = Page, *, ink: bool = True
+) -> Sample:
     """The generator's next picture without a held-out combination."""
     while True:
         state = rng.getstate()
@@ -68,7 +70,7 @@ def training(rng: random.Random, new_page: Callable[..., Page] = Page) -> Sample
         if any(map(held_out, sample(rng, ink=False).truth.combinations())):
             continue
         rng.setstate(state)
-        return sample(rng, new_page)
+        return sample(rng, new_page, ink=ink)
 
 
 def experiment() -> Iterator[Sample]:

@@ -2,8 +2,8 @@
 
 python -m training.lora --out neon.safetensors [--minutes 15] [--model DIR] [--work DIR]
 
-Small matrices beside the UNet's attention projections and its convolutions learn; everything
-else stays as it is. Latents and checkpoints stay in the work folder: an interrupted run goes on
+Small matrices beside the UNet's attention, feed-forward and convolutions learn; everything else
+stays as it is. Latents and checkpoints stay in the work folder: an interrupted run goes on
 from its last checkpoint, at most a minute old.
 """
 
@@ -15,7 +15,6 @@ from typing import Any
 import sdq_shapes
 import torch
 from diffusers import StableDiffusionPipeline
-from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
 
 from training import latents
@@ -29,7 +28,10 @@ MINUTES = 15.0
 PICTURES = 5_000
 RANK = 4
 RATE = 3e-3
-LAYERS = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "conv1", "conv2")
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out")
+FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
+CONVOLUTIONS = ("conv_in", "conv1", "conv2", "conv_out")
+LAYERS = ATTENTION + FEED_FORWARD + CONVOLUTIONS
 
 
 class LoraTrainer(DenoiserTrainer):
@@ -65,13 +67,16 @@ class LoraTrainer(DenoiserTrainer):
         """Writes the averaged LoRA in half precision, in diffusers' layout; whole or not at all."""
         before = [p.detach().clone() for p in self._parameters]
         self._set(self._averages)
-        layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(self.unet))
+        # Under peft's own names: diffusers' conversion renames the attention's alone, and what is
+        # named in two ways is read in one: the other half would be lost without an error.
+        layers = get_peft_model_state_dict(self.unet)
         partial = file.with_name("partial-" + file.name)
         StableDiffusionPipeline.save_lora_weights(
             file.parent,
             unet_lora_layers={name: value.half() for name, value in layers.items()},
             weight_name=partial.name,
         )
+        partial.chmod(0o644)  # safetensors makes files that only their owner may read
         partial.replace(file)
         self._set(before)
 

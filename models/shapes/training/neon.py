@@ -22,8 +22,8 @@ from training.page import OVERSAMPLING, Page
 from training.palette import Colour
 
 DARK: Colour = (6, 6, 12)
-WIDTH = 6 * OVERSAMPLING
-"""Of an outline, in drawing coordinates: 6 pixels of the picture."""
+WIDTH = 7 * OVERSAMPLING
+"""Of an outline, in drawing coordinates: 7 pixels of the picture."""
 STEP = 80
 """Things that differ by less (of 255, in every channel) have no line between them."""
 LEAST = 110
@@ -31,6 +31,8 @@ LEAST = 110
 GLOW_RADIUS = 4 * OVERSAMPLING
 GLOW = 0.75
 COLUMNS = 8
+OTHERS = 0.25
+"""The share of scenes, flowers and faces that is kept: most of the lesson is in the shapes."""
 
 Values: TypeAlias = npt.NDArray[np.int16]
 
@@ -113,8 +115,17 @@ class NeonPage(Page):
 
 
 def neon(rng: random.Random) -> Sample:
-    """The generator's next picture without a held-out combination, in the neon style."""
-    return training(rng, NeonPage)
+    """The generator's next picture without a held-out combination, in the neon style.
+
+    Most scenes, flowers and faces are left out.
+    """
+    while True:
+        state = rng.getstate()
+        other = training(rng, ink=False).truth.kind == "other"
+        if other and rng.random() >= OTHERS:
+            continue
+        rng.setstate(state)
+        return training(rng, NeonPage)
 
 
 def main() -> None:
