@@ -174,7 +174,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     seconds_per_step: Seconds | None  # measured; None until the first picture
     versions: dict[str, str]
     sent_at: float  # seconds since 1970, by the worker's clock
-    note: str = ""  # why it is stopping or broken, or models are failing, in words
+    note: str = ""  # why it stops or is broken, or models fail, or what it fetches; in words
     at_once: Concurrency = 1  # of the jobs in hand, so many are drawn together
     loaded: tuple[ModelId, ...] = ()  # in memory now; the other models come when their turn does
     failing: tuple[ModelId, ...] = ()  # installed, and not among ``models``: see the note
