@@ -17,6 +17,7 @@ from sdq.cli.fetch import fetch
 from sdq.cli.find import find
 from sdq.cli.gallery.command import gallery
 from sdq.cli.generate import generate
+from sdq.cli.history import history
 from sdq.cli.inspect import inspect
 from sdq.cli.jobs import jobs
 from sdq.cli.man import man
@@ -43,7 +44,7 @@ def build() -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(_root)
     _add(app, "Draw", generate, batch, plan, submit, attach, jobs, cancel)
-    _add(app, "Look and keep", find, show, inspect, verify, fetch, gallery, pin, unpin)
+    _add(app, "Look and keep", find, show, inspect, verify, fetch, gallery, pin, unpin, history)
     app.add_typer(library.app, name="library", rich_help_panel="Look and keep")
     _add(app, "Server and workers", up, status, workers)
     for name, part in (("server", server), ("worker", worker), ("model", models)):
