@@ -25,7 +25,7 @@ def _asked(
 
     @wraps(method)
     def ask(self: "BlockingClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._thread.call(method(self._client, *args, **kwargs))
+        return self._thread.call(lambda: method(self._client, *args, **kwargs))
 
     return ask
 
@@ -66,7 +66,7 @@ class BlockingClient:
         )
         self._thread = LoopThread()
         try:
-            self._client: Client = self._thread.call(connecting.open())
+            self._client: Client = self._thread.call(connecting.open)
         except BaseException:  # Ctrl-C too must not leave the thread; raised again
             self._thread.close()
             raise

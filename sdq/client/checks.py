@@ -1,6 +1,8 @@
 """What a client can refuse before it sends: cheaper, and with a clearer message."""
 
 from collections.abc import Sequence
+from enum import StrEnum
+from typing import TypeVar
 
 import msgspec
 
@@ -15,7 +17,11 @@ _CALLED = {
     "guidance_scale": "guidance",
     "negative_prompt": "the negative prompt",
     "prompt": "the prompt",
+    "CachePolicy": "way to use the library",
+    "Priority": "priority",
 }
+
+WordT = TypeVar("WordT", bound=StrEnum)
 
 
 def check_draft(draft: SpecDraft, limits: Limits) -> None:
@@ -41,6 +47,17 @@ def check_count(count: int, first_index: int, limits: Limits) -> None:
         )
     if not 0 <= first_index < 2**31:
         raise UsageError(f"first_index is {first_index}: it must be 0 or more")
+
+
+def choice_of(kind: type[WordT], word: str) -> WordT:
+    """The `CachePolicy` or `Priority` of that name. Raises `UsageError`."""
+    try:
+        return kind(word)
+    except ValueError as error:
+        known = ", ".join(kind)
+        raise UsageError(
+            f"{word!r} is no {_CALLED[kind.__name__]}", hint=f"choose one of {known}"
+        ) from error
 
 
 def check_job_ids(job_ids: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Unpack
 
 from sdq.client.batch import Batch, Done, ItemT
-from sdq.client.checks import check_count, check_draft, check_job_ids
+from sdq.client.checks import check_count, check_draft, check_job_ids, choice_of
 from sdq.client.connector import Connector
 from sdq.client.drafts import Item, Parameters, draft_of
 from sdq.client.news import News
@@ -221,9 +221,9 @@ class Client(Questions):
             draft=draft,
             count=count,
             first_index=first_index,
-            cache=CachePolicy(cache),
+            cache=choice_of(CachePolicy, cache),
             wait=wait,
-            priority=Priority(priority),
+            priority=choice_of(Priority, priority),
             preview=preview,
         )
         waiting = Waiting(self._connector, order, when_left=when_left, preview=preview)
@@ -271,8 +271,8 @@ class Client(Questions):
             draft=draft,
             count=count,
             first_index=first_index,
-            cache=CachePolicy(cache),
-            priority=Priority(priority),
+            cache=choice_of(CachePolicy, cache),
+            priority=choice_of(Priority, priority),
         )
         return await self._ask(message, Submitted)
 

@@ -4,10 +4,11 @@ import asyncio
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from sdq.errors import ConnectionFailed
+from sdq.errors import ConnectionFailed, UsageError
 
 T = TypeVar("T")
 _Awaited = Coroutine[Any, Any, T]
@@ -34,14 +35,16 @@ class LoopThread:
         self._inside = _Inside()
         self._end = weakref.finalize(self, self._inside.end)
 
-    def call(self, coroutine: _Awaited[T], post: Post | None = None) -> T:
-        """What the coroutine gives or raises. Never from the loop's own thread.
+    def call(self, begin: Callable[[], _Awaited[T]], post: Post | None = None) -> T:
+        """What the coroutine that ``begin`` makes, in the loop, gives or raises.
 
         Ctrl-C, or whatever else is raised in the waiting thread, cancels it and waits
         `LEAVE_SECONDS` for it to end. ``post``: what the coroutine wants done meanwhile in the
         waiting thread. Raises `ConnectionFailed` after `close`.
         """
-        call = _Call(coroutine, SimpleQueue() if post is None else post, self._inside.calls)
+        if threading.get_ident() == self._inside.thread_id:
+            raise UsageError("this client was asked from its own thread, which would wait for ever")
+        call = _Call(begin, SimpleQueue() if post is None else post, self._inside.calls)
         try:
             self._inside.soon(call.begin)
             while (wish := call.post.get()) is not None:
@@ -66,30 +69,25 @@ class LoopThread:
 class _Call(Generic[T]):
     """One coroutine on its way through the loop."""
 
-    def __init__(self, coroutine: _Awaited[T], post: Post, calls: "set[asyncio.Task[Any]]") -> None:
+    def __init__(
+        self, make: Callable[[], _Awaited[T]], post: Post, calls: "set[asyncio.Task[Any]]"
+    ) -> None:
         self.post = post
-        self._coroutine = coroutine
+        self._make = make
         self._calls = calls
         self._task: asyncio.Task[T] | None = None
-        self._is_cancelled = False
         self._ended = threading.Event()
 
     def begin(self) -> None:
         """In the loop."""
-        if self._is_cancelled:
-            self._end()
-            return
-        self._task = asyncio.get_running_loop().create_task(self._coroutine)
+        self._task = asyncio.get_running_loop().create_task(self._run())
         self._calls.add(self._task)
         self._task.add_done_callback(self._end)
 
     def abandon(self, inside: "_Inside") -> None:
         """In the thread that waits no longer."""
-        try:
+        with suppress(ConnectionFailed):
             inside.soon(self._cancel)
-        except ConnectionFailed:
-            self._coroutine.close()
-        else:
             self._ended.wait(LEAVE_SECONDS)
 
     def result(self) -> T:
@@ -98,12 +96,14 @@ class _Call(Generic[T]):
             raise ConnectionFailed("this client was closed")
         return self._task.result()
 
+    async def _run(self) -> T:
+        return await self._make()
+
     def _cancel(self) -> None:
-        self._is_cancelled = True
         if self._task is not None:
             self._task.cancel()
-        elif not self._ended.is_set():
-            self._coroutine.close()
+        else:
+            self._end()
 
     def _end(self, task: "asyncio.Task[T] | None" = None) -> None:
         if task is not None:
@@ -124,6 +124,10 @@ class _Inside:
         self._lock = threading.Lock()  # nothing gets behind the loop's last callback
         self._thread = threading.Thread(target=self._run, name="sdq client", daemon=True)
         self._thread.start()
+
+    @property
+    def thread_id(self) -> int | None:
+        return self._thread.ident
 
     def soon(self, callback: Callable[[], None]) -> None:
         """Runs it in the loop. Raises `ConnectionFailed` when that has come to its end."""

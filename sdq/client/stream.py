@@ -21,8 +21,8 @@ class Stream(Iterator[T], Generic[T]):
             for event in events:
                 ...
 
-    For one thread at a time. Without ``with``, a ``break`` is noticed when Python frees the
-    iterator: at once, unless somebody else knows it too.
+    For one reader at a time; any thread may close it. Without ``with``, a ``break`` is noticed
+    when Python frees the iterator: at once, unless somebody else knows it too.
     """
 
     def __init__(
@@ -31,6 +31,7 @@ class Stream(Iterator[T], Generic[T]):
         self._thread = thread
         self._events = events
         self._post = post
+        self._reading: asyncio.Task[list[T]] | None = None
         self._is_over = False
         thread.hold(events)
 
@@ -38,9 +39,14 @@ class Stream(Iterator[T], Generic[T]):
         if self._is_over:
             raise StopIteration
         try:
-            events = self._thread.call(_some(self._events), self._post)
-        except BaseException:  # Ctrl-C too has ended the generator; raised again
+            events = self._thread.call(self._read, self._post)
+        except Exception:
+            if self._is_over:  # it was closed meanwhile
+                raise StopIteration from None
             self._is_over = True
+            raise
+        except BaseException:  # Ctrl-C too must not leave it under way; raised again
+            self.close()
             raise
         if not events:
             self._is_over = True
@@ -52,7 +58,20 @@ class Stream(Iterator[T], Generic[T]):
         if not self._is_over:
             self._is_over = True
             with suppress(ConnectionFailed):
-                self._thread.call(_close(self._events))
+                self._thread.call(self._leave)
+
+    async def _read(self) -> list[T]:
+        """The next event, as a list of it; an empty one after the last."""
+        self._reading = asyncio.current_task()
+        async for event in self._events:
+            return [event]
+        return []
+
+    async def _leave(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+        await self._events.aclose()
 
     def __enter__(self) -> Self:
         return self
@@ -99,14 +118,3 @@ class Feed(Generic[T]):
 
         with suppress(RuntimeError):  # the client was closed meanwhile
             loop.call_soon_threadsafe(tell)
-
-
-async def _some(events: AsyncGenerator[T, None]) -> list[T]:
-    """The next event, as a list of it; an empty one after the last."""
-    async for event in events:
-        return [event]
-    return []
-
-
-async def _close(events: AsyncGenerator[Any, None]) -> None:
-    await events.aclose()

@@ -58,7 +58,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with RedisServer(folder / "redis") as redis:
         worker = [sys.executable, "-m", "sdq.testing.worker", str(folder), "--redis", redis.url]
         worker += ["--fingerprint", fingerprint, "--at-once", "4", "--seconds-per-step", "0.002"]
-        server = thread.call(Server.start(settings, redis_url=redis.url))
+        server = thread.call(lambda: Server.start(settings, redis_url=redis.url))
         with subprocess.Popen(worker, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
             try:
                 address = f"127.0.0.1:{server.port}"
@@ -66,7 +66,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 yield address
             finally:
                 process.terminate()
-                thread.call(server.close())
+                thread.call(server.close)
                 thread.close()
 
 

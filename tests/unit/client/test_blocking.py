@@ -13,7 +13,7 @@ import pytest
 from sdq import Client
 from sdq.client import BlockingClient, Picture, Progress, connect_blocking
 from sdq.client.loop_thread import LoopThread
-from sdq.errors import ConnectionFailed, GenerationFailed, InvalidSpec
+from sdq.errors import ConnectionFailed, GenerationFailed, InvalidSpec, UsageError
 from sdq.protocol.messages import Cancel, Generate
 from sdq.testing.transport import Handler, ScriptedServer, draws, hits, refuses, stays_silent
 
@@ -34,13 +34,13 @@ def serving(elsewhere: LoopThread) -> Iterator[Serving]:
 
     def start(handler: Handler) -> ScriptedServer:
         server = ScriptedServer(handler)
-        elsewhere.call(server.start())
+        elsewhere.call(server.start)
         servers.append(server)
         return server
 
     yield start
     for server in servers:
-        elsewhere.call(server.stop())
+        elsewhere.call(server.stop)
 
 
 @pytest.fixture
@@ -48,7 +48,10 @@ def heard(elsewhere: LoopThread) -> Callable[[ScriptedServer, type, int], None]:
     """Waits until a server has heard so many messages of a type."""
 
     def wait(server: ScriptedServer, kind: type, count: int) -> None:
-        elsewhere.call(server.heard_enough(lambda: len(server.heard_of(kind)) >= count))
+        def enough() -> bool:
+            return len(server.heard_of(kind)) >= count
+
+        elsewhere.call(lambda: server.heard_enough(enough))
 
     return wait
 
@@ -74,6 +77,8 @@ def test_the_same_answers_without_asyncio(serving: Serving) -> None:
         assert all(isinstance(done.picture, Picture) for done in ends)
         with pytest.raises(InvalidSpec, match="'sede'"):
             client.generate({"prompt": "x", "sede": 1})
+        with pytest.raises(TypeError, match="prompt"):
+            client.generate()
     assert server.connections == 1
 
 
@@ -141,6 +146,28 @@ def test_closing_ends_who_waits_and_joins_the_thread(
     for ask in (client.status, lambda: client.watch("x"), lambda: client.generate("x")):
         with pytest.raises(ConnectionFailed, match="was closed"):
             ask()
+
+
+def test_another_thread_may_close_a_stream_that_is_read(
+    serving: Serving, heard: Callable[[ScriptedServer, type, int], None]
+) -> None:
+    server = serving(stays_silent())
+    refused: list[UsageError] = []
+    with connect_blocking(server.address) as client, ThreadPoolExecutor(1) as pool:
+
+        def told(_: object) -> None:  # in the client's own thread
+            try:
+                client.status()
+            except UsageError as error:
+                refused.append(error)
+
+        events = client.watch("x", when_left=told)
+        reading = pool.submit(list, events)
+        heard(server, Generate, 1)
+        events.close()
+        assert len(reading.result(10)) <= 1  # it was accepted, and ends without an error
+    assert len(server.heard_of(Cancel)) == 1
+    assert "its own thread" in str(refused[0])
 
 
 def test_the_items_of_a_batch_are_taken_by_whoever_reads_it(serving: Serving) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 import msgspec
 import pytest
@@ -194,6 +195,17 @@ async def test_what_is_refused_before_it_is_sent(
     async with talking(hits()) as (server, client):
         with pytest.raises(error):
             [item async for item in client.watch(draft, count=count)]
+    assert not server.heard_of(Generate)
+
+
+@pytest.mark.parametrize("wrong", [{"cache": "maybe"}, {"priority": "urgent"}, {"count": 0}])
+async def test_words_that_mean_nothing(wrong: dict[str, Any]) -> None:
+    async with talking(hits()) as (server, client):
+        with pytest.raises(UsageError) as caught:
+            await anext(client.pictures("x", **wrong))
+        assert caught.value.hint
+        with pytest.raises(UsageError):
+            await client.submit("x", **wrong)
     assert not server.heard_of(Generate)
 
 
