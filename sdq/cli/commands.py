@@ -9,6 +9,7 @@ from sdq import __version__
 from sdq.cli import library, models, server, worker
 from sdq.cli.attach import attach
 from sdq.cli.batch.command import batch, plan
+from sdq.cli.batch.sweep import sweep
 from sdq.cli.cancel import cancel
 from sdq.cli.completion import completion
 from sdq.cli.config import config
@@ -43,7 +44,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True)(_root)
-    _add(app, "Draw", generate, batch, plan, submit, attach, jobs, cancel)
+    _add(app, "Draw", generate, batch, plan, sweep, submit, attach, jobs, cancel)
     _add(app, "Look and keep", find, show, inspect, verify, fetch, gallery, pin, unpin, history)
     app.add_typer(library.app, name="library", rich_help_panel="Look and keep")
     _add(app, "Server and workers", up, status, workers)

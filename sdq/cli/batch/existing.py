@@ -20,9 +20,9 @@ class Existing(NamedTuple):
 
 
 def existing(path: Path) -> Existing | None:
-    """The file at ``path``, ``None`` where there is nothing, or an
-    empty file, as a machine leaves it that lost its power. A link that leads nowhere, a folder or what cannot be
-    read is nothing of ours."""
+    """The file at ``path``; ``None`` where there is nothing, or an empty file, as a machine leaves
+    it that lost its power. A link that leads nowhere, a folder, or what cannot be read is nothing
+    of ours."""
     try:
         if path.is_symlink() and not path.exists():
             return Existing(None, is_whole=True)

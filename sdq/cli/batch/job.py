@@ -10,7 +10,7 @@ import msgspec
 
 from sdq.cli.batch.failures import Failures
 from sdq.cli.batch.formats import Reader, format_of
-from sdq.cli.batch.lines import Understanding, counted, lines_of_file
+from sdq.cli.batch.lines import Lines, Understanding, counted, lines_of_file
 from sdq.cli.batch.plan import Plan
 from sdq.cli.batch.report import Report
 from sdq.cli.batch.running import BatchOrder, Running
@@ -29,6 +29,14 @@ _MAX_COUNTED_BYTES = 32 * 1024 * 1024
 """A larger file is not gone through twice, only to know how many pictures are left."""
 
 
+class HowToRun(msgspec.Struct, frozen=True):
+    """How lines are drawn, wherever they come from."""
+
+    order: BatchOrder
+    timeout_seconds: float | None
+    settings: ClientSettings
+
+
 class BatchJob(msgspec.Struct, frozen=True):
     """``path``: the file, or ``-``."""
 
@@ -41,6 +49,10 @@ class BatchJob(msgspec.Struct, frozen=True):
     failed: str | None
     timeout_seconds: float | None
     settings: ClientSettings
+
+    @property
+    def how_to_run(self) -> HowToRun:
+        return HowToRun(self.order, self.timeout_seconds, self.settings)
 
     def reader(self) -> Reader:
         return Reader(format_of(self.path, self.format))
@@ -56,23 +68,28 @@ async def run_batch(job: BatchJob, sink: Sink) -> int:
     targets, reader = job.targets(), job.reader()
     with opened(job.path) as fd:
         total = await _total(job, fd)
-        failures = Failures(job.failed, reader)
-        report = Report(sink, failures, total=total)
-        try:
-            async with (
-                deadline(
-                    job.timeout_seconds, left=lambda: counts_in_words(report.counts), hint=_HINT
-                ),
-                AsyncExitStack() as stack,
-            ):
-                client = await connected(stack, job.settings, job.order.retry, sink)
-                running = Running(client, job.order, targets, report)
-                await running.run(lines_of_file(reader, fd, job.how))
-        except (asyncio.CancelledError, SdqError):
-            report.end(was_interrupted=True)
-            raise
-        _hint_at_templates(job, sink)
+        report = Report(sink, Failures(job.failed, reader), total=total)
+        await run_lines(lines_of_file(reader, fd, job.how), job.how_to_run, targets, report, sink)
+        if hint := job.how.expansion.hint:
+            sink.say(hint)
         return report.end()
+
+
+async def run_lines(
+    lines: Lines, how: HowToRun, targets: Targets, report: Report, sink: Sink
+) -> None:
+    """Connects and draws. What ends it before its time is raised, once the report is ended; else
+    ending it is left to the caller."""
+    try:
+        async with (
+            deadline(how.timeout_seconds, left=lambda: counts_in_words(report.counts), hint=_HINT),
+            AsyncExitStack() as stack,
+        ):
+            client = await connected(stack, how.settings, how.order.retry, sink)
+            await Running(client, how.order, targets, report).run(lines)
+    except (asyncio.CancelledError, SdqError):
+        report.end(was_interrupted=True)
+        raise
 
 
 async def run_plan(job: BatchJob, sink: Sink) -> int:
@@ -86,7 +103,8 @@ async def run_plan(job: BatchJob, sink: Sink) -> int:
             client = await connected(stack, job.settings, job.order.retry, sink)
             plan = Plan(client, targets, sink, job.order.cache)
             await plan.follow(lines_of_file(reader, fd, job.how))
-        _hint_at_templates(job, sink)
+        if hint := job.how.expansion.hint:
+            sink.say(hint)
         return plan.end()
 
 
@@ -99,8 +117,3 @@ async def _total(job: BatchJob, fd: int) -> int | None:
     total = await counted(job.reader(), fd, job.how)
     os.lseek(fd, 0, os.SEEK_SET)
     return total
-
-
-def _hint_at_templates(job: BatchJob, sink: Sink) -> None:
-    if hint := job.how.expansion.hint:
-        sink.say(hint)
