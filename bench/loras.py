@@ -1,9 +1,9 @@
 """What a LoRA costs: turns of the built-in model that never met one, with one in memory but not in
 use, with one in use, and with two sets that take turns.
 
-Each way has its turn in every round, one after the other: the median of all rounds, and the quickest,
-which other programs disturb least. The LoRA changes all attention layers of UNet and text encoder;
-its numbers are random.
+Each way has its turn in every round, one after the other: the median of all rounds, and the
+quickest, which other programs disturb least. The LoRA changes all attention layers of UNet and text
+encoder; its numbers are random.
 
     python bench/loras.py [--rounds 40] [--pictures 1] [--rank 16]
 """
