@@ -6,9 +6,14 @@ Also who wants which job: those rows follow the jobs' states.
 import sqlite3
 from typing import NamedTuple
 
+from sdq.server.database import is_damage
+
 _STAGE = """
 CASE WHEN jobs.state = 'queued' THEN 0 WHEN jobs.state IN ('dispatched', 'running') THEN 1 ELSE 2
 END"""
+
+
+_SEARCH = "pictures_text"
 
 
 class Total(NamedTuple):
@@ -34,7 +39,7 @@ TOTALS = (
         ),
     ),
     Total(
-        "pictures_text",
+        _SEARCH,
         "which pictures can be found by their words",
         "SELECT id FROM pictures_text_docsize",
         "SELECT number FROM pictures",
@@ -96,12 +101,26 @@ def _differs(connection: sqlite3.Connection, total: Total) -> bool:
     return counts[0] != counts[1] or connection.execute(both).fetchone() is not None
 
 
+def _is_torn(connection: sqlite3.Connection) -> bool:
+    """Whether the full-text index says something else than the rows. Only for who may write: for
+    SQLite it is an insertion."""
+    try:
+        connection.execute(f"INSERT INTO {_SEARCH} ({_SEARCH}, rank) VALUES ('integrity-check', 1)")  # noqa: S608
+    except sqlite3.DatabaseError as error:
+        if is_damage(error):
+            return True
+        raise
+    return False
+
+
 def mend_totals(connection: sqlite3.Connection) -> list[Total]:
     """Puts right what is wrong, all in one transaction; gives what was."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         mended = wrong_totals(connection)
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
+        if _SEARCH in tables and _SEARCH not in {total.table for total in mended}:
+            mended += [total for total in TOTALS if total.table == _SEARCH and _is_torn(connection)]
         for total in TOTALS if mended else ():
             if total.table in tables:
                 for sql in total.mend:

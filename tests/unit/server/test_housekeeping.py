@@ -12,6 +12,7 @@ from sdq.server import housekeeping
 from sdq.server.housekeeping import Housekeeping
 from sdq.spec import SpecDraft
 from sdq.testing.rig import Rig, open_rig
+from sdq.testing.transport import resolved
 
 
 class Enough(Exception):
@@ -84,3 +85,17 @@ async def test_of_too_many_finished_jobs_the_oldest_are_forgotten(
     await run(rig, monkeypatch, rounds=1)
     assert set(await rig.table.get_many(done)) == set(done[-2:])
     assert set(await rig.table.get_many(waiting)) == set(waiting)
+
+
+async def test_a_library_full_of_pinned_pictures_says_so_once_and_goes_on(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    spec = resolved(SpecDraft(prompt="kept"))
+    await rig.library.put("a" * 64, spec, bytes(10), 1.0)
+    await rig.library.pin(["a" * 64], pinned=True)
+    rig.library.max_bytes = 4
+    await run(rig, monkeypatch, rounds=3)
+    told = [record.getMessage() for record in caplog.records if "pinned" in record.getMessage()]
+    assert len(told) == 1
+    assert "6 bytes over its limit" in told[0]
+    assert await rig.library.put("b" * 64, spec, bytes(10), 1.0)

@@ -250,3 +250,33 @@ async def test_pictures_are_only_in_memory_when_they_fit(shelf: Shelf, spec: Ima
         await library.put(KEY, spec, bytes(20_000), 1.0)
         assert library.cached(KEY) is None
         assert await library.get(KEY) is not None
+
+
+async def test_what_is_pinned_stays_whatever_its_age_and_size(shelf: Shelf, spec: ImageSpec):
+    keys = [key_for(number) for number in range(3)]
+    async with shelf.open(days=1, max_bytes=15, memory_bytes=0) as library:
+        for key in keys:
+            shelf.clock.now += 1
+            await library.put(key, spec, bytes(10), 1.0)
+        assert await library.pin(keys[:2], pinned=True) == keys[:2]
+        assert await library.prune() == (1, 10)
+        shelf.clock.now += 10 * DAY
+        assert await library.prune() == (0, 0)
+        assert await library.has(keys) == set(keys[:2])
+        assert await library.get(keys[0]) is not None
+        found, _ = await library.find(Question())
+        assert {picture.key for picture in found} == set(keys[:2])
+        assert await library.pinned() == LibraryStats(2, 20)
+        # All is pinned and over the limit: what is drawn is taken in all the same.
+        assert await library.put(keys[2], spec, bytes(10), 1.0)
+
+
+async def test_what_is_unpinned_counts_as_used_just_then(shelf: Shelf, spec: ImageSpec):
+    async with shelf.open(days=1) as library:
+        await library.put(KEY, spec, b"picture", 1.0)
+        await library.pin([KEY], pinned=True)
+        shelf.clock.now += 10 * DAY
+        assert await library.pin([KEY, KEY], pinned=False) == [KEY]
+        assert await library.prune() == (0, 0)
+        shelf.clock.now += 2 * DAY
+        assert await library.prune() == (1, 7)

@@ -9,6 +9,7 @@ import pytest
 
 from sdq.protocol.states import JobState
 from sdq.server.database import DATABASE_NAME, Database
+from sdq.server.library.index import Question
 from sdq.server.queue.jobs import JobTable
 from sdq.server.queue.turns import Turns
 from sdq.server.upkeep.damage import problems_in
@@ -178,3 +179,16 @@ async def test_when_the_new_one_cannot_be_written_the_old_one_stays(
         rebuild(path)
     assert path.read_bytes() == before
     assert not path.with_name(path.name + ".new").exists()
+
+
+async def test_what_was_saved_can_be_searched(shelf: Shelf, path: Path):
+    async with shelf.open() as library:
+        (newest,) = (await library.find(Question(limit=1)))[0]
+        await library.pin([newest.key], pinned=True)
+    destroy(path, leaf_pages_of(path, "jobs")[1:3])
+    rebuild(path)
+    assert problems_in(path) == []
+    async with shelf.open() as library:
+        assert len((await library.find(Question("picture")))[0]) == 20
+        (kept,) = (await library.find(Question("PICT*", pinned=True)))[0]
+        assert (kept.key, kept.number) == (newest.key, newest.number)

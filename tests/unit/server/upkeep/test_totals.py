@@ -10,6 +10,8 @@ from sdq.server.database import DATABASE_NAME
 from sdq.server.upkeep.totals import TOTALS, mend_totals, wrong_totals
 from sdq.testing.shelf import Shelf
 
+WORDS = "(rowid, words, negative_words, facts) VALUES (1, 'a', 'b', 'c')"
+
 
 @pytest.fixture
 async def connection(shelf: Shelf) -> AsyncIterator[sqlite3.Connection]:
@@ -37,6 +39,8 @@ def test_what_the_triggers_keep_is_right(connection: sqlite3.Connection):
         ("UPDATE library_totals SET bytes = 0", "library_totals"),
         ("DELETE FROM library_totals", "library_totals"),
         ("INSERT INTO library_totals SELECT * FROM library_totals", "library_totals"),
+        (f"INSERT INTO pictures_text {WORDS}", "pictures_text"),
+        ("INSERT INTO pictures_text (pictures_text) VALUES ('delete-all')", "pictures_text"),
         ("UPDATE job_counts SET jobs = jobs - 1", "job_counts"),
         ("DELETE FROM job_counts", "job_counts"),
         ("INSERT INTO job_counts VALUES ('other', 'queued', 3)", "job_counts"),
@@ -54,6 +58,16 @@ def test_a_wrong_one_is_found_and_put_right(
     assert wrong_totals(connection) == []
     found = [[row for row in rows if row[-1] != 0] for rows in all_of(connection)]
     assert found == [[row for row in rows if row[-1] != 0] for rows in right]
+
+
+def test_a_search_that_finds_something_else_is_made_anew(connection: sqlite3.Connection):
+    find = "SELECT count(*) FROM pictures_text WHERE pictures_text MATCH 'words : picture'"
+    connection.execute("DROP TRIGGER pictures_text_changed")
+    connection.execute("UPDATE pictures SET words = 'painting'")
+    assert connection.execute(find).fetchone() == (4,)
+    assert [total.table for total in mend_totals(connection)] == ["pictures_text"]
+    assert connection.execute(find).fetchone() == (0,)
+    assert mend_totals(connection) == []
 
 
 def test_wants_follow_the_jobs_again(connection: sqlite3.Connection):
