@@ -33,6 +33,9 @@ MAX_FILE_BYTES = MAX_LORA_BYTES
 LOOK_SECONDS = 0.2
 """Between two looks at whether the job that waits is still wanted."""
 
+MAX_NOTED = 3
+"""Downloads that the worker's note names; a heartbeat has to stay small."""
+
 HINT = "try again later, or tell whoever keeps the server's catalog"
 
 _ENDING = ".safetensors"
@@ -75,7 +78,8 @@ class LoraStore:
         """What is being fetched now, for people; empty when nothing is."""
         with self._lock:
             names = sorted({_described(fetch) for fetch in self._fetches.values()})
-        return f"fetching {', '.join(names)}" if names else ""
+        more = [f"{len(names) - MAX_NOTED} more"] if len(names) > MAX_NOTED else []
+        return f"fetching {', '.join(names[:MAX_NOTED] + more)}" if names else ""
 
     @contextlib.contextmanager
     def held(

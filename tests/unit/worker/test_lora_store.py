@@ -15,6 +15,7 @@ from sdq.protocol.model import ModelFile
 from sdq.spec import Lora
 from sdq.testing.file_server import Fault, FileServer
 from sdq.worker import lora_store
+from sdq.worker.fetch.many import FILES_AT_ONCE
 from sdq.worker.lora_store import LoraStore, lora_path
 
 Wait = Callable[[Callable[[], object]], None]
@@ -104,6 +105,30 @@ def test_all_who_need_it_wait_for_one_download(
         thread.join(10)
     assert len(web.requests) == 1
     assert store.note == ""
+
+
+def test_the_note_stays_short(web: FileServer, store: LoraStore, wait_for: Wait) -> None:
+    busy = Fault(status=503, retry_after="60")
+    pairs = [published(web, letter) for letter in "abcdef"]
+    web.always = {path: busy for path in web.files}
+    wanted = threading.Event()
+
+    def look() -> None:
+        if wanted.is_set():
+            stop()
+
+    def begin(lora: Lora, file: ModelFile) -> None:
+        with pytest.raises(Cancelled), store.held([lora], [file], look):
+            pass
+
+    threads = [threading.Thread(target=begin, args=pair) for pair in pairs]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: store.note.endswith("LoRA c (0.0 MB), 3 more"))
+    assert len(web.requests) <= FILES_AT_ONCE
+    wanted.set()
+    for thread in threads:
+        thread.join(10)
 
 
 def test_who_stops_waiting_leaves_the_download_to_the_others(

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from sdq.errors import ModelError
 from sdq.worker import tensor_files
-from sdq.worker.tensor_files import shapes_in, shapes_of
+from sdq.worker.tensor_files import notes_in, read_head, shapes_in, shapes_of
 
 
 def test_what_the_format_s_own_writer_has_written(tmp_path: Path) -> None:
@@ -20,6 +20,20 @@ def test_what_the_format_s_own_writer_has_written(tmp_path: Path) -> None:
     shapes = {"a.weight": (2, 3, 4), "b": (7,), "one": ()}
     assert shapes_of(path) == shapes
     assert shapes_in("w", path.read_bytes()) == shapes
+    assert notes_in("w", read_head(path)) == {"format": "pt"}
+
+
+def test_a_file_without_notes(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file({"a": torch.zeros(2)}, path)
+    assert notes_in("w", read_head(path)) == {}
+
+
+@pytest.mark.parametrize("notes", [5, {"a": 5}, ["a"]])
+def test_notes_that_are_no_texts(notes: object) -> None:
+    header = json.dumps({"__metadata__": notes}).encode()
+    with pytest.raises(ModelError, match="w is no safetensors file"):
+        notes_in("w", struct.pack("<Q", len(header)) + header)
 
 
 @pytest.mark.parametrize(
