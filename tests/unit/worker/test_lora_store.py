@@ -110,7 +110,7 @@ def test_all_who_need_it_wait_for_one_download(
 def test_the_note_stays_short(web: FileServer, store: LoraStore, wait_for: Wait) -> None:
     busy = Fault(status=503, retry_after="60")
     pairs = [published(web, letter) for letter in "abcdef"]
-    web.always = {path: busy for path in web.files}
+    web.always = dict.fromkeys(web.files, busy)
     wanted = threading.Event()
 
     def look() -> None:
