@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MAX_SIDE_PIXELS = 8_192
 MAX_CELL_PIXELS = 512
 MAX_LABEL_CHARACTERS = 60
+MAX_TITLE_CHARACTERS = 400
 _MAKER = "sdq sweep"
 _SOFTWARE = 0x0131  # the EXIF field
 _GAP = 8
@@ -131,7 +132,9 @@ def _write(
     from PIL.ImageDraw import ImageDraw
 
     assert isinstance(draw, ImageDraw)
-    text = text.replace("\n", " ")
-    while text and font.getlength(text) > width:
-        text = text[: len(text) * 9 // 10].rstrip() + "…" if len(text) > 2 else ""
+    text = text.replace("\n", " ")[:MAX_TITLE_CHARACTERS]
+    if font.getlength(text) > width:
+        while text and font.getlength(text + "…") > width:
+            text = text[:-1]
+        text += "…"
     draw.text(place, text, fill=_INK, font=font)
