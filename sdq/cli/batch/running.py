@@ -47,6 +47,10 @@ class _Work(msgspec.Struct):
     def __post_init__(self) -> None:
         self.begun = time.monotonic()
 
+    @property
+    def label(self) -> str:
+        return f"{self.line.about}  {self.line.draft.prompt}"
+
 
 class Running:
     """One batch over an open connection."""
@@ -108,7 +112,7 @@ class Running:
         """All that is missing of a line, asked for again as often as is allowed."""
         counts, table = self._report.counts, self._report.table
         counts.running += 1
-        table.show(work.ticket, f"{work.line.about}  {work.line.draft.prompt}", None)
+        table.show(work.ticket, work.label, None)
         attempt = 0
         try:
             while await self._ask_for_all(work) and attempt < self._order.retry:
@@ -158,7 +162,7 @@ class Running:
                     case Failure():
                         errors.append(from_code(item.code, item.message, item.hint))
                     case Progress():
-                        table.show(work.ticket, work.line.draft.prompt, item)
+                        table.show(work.ticket, work.label, item)
                     case Reconnecting():
                         table.lost()
                     case Reconnected():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sdq.cli.output import Sink, as_duration, cut, plain
+from sdq.cli.output import Sink, as_duration, columns_of, cut, plain
 from sdq.cli.progress import LOST, QuietDisplay, state_of
 from sdq.protocol.messages import Progress
 
@@ -22,6 +22,8 @@ MAX_LINES = 6
 
 _LABEL_COLUMNS = 34
 _BAR_COLUMNS = 30
+_MIN_BAR_COLUMNS = 8
+_FREE_COLUMNS = 2  # for the ^C that a terminal echoes
 _PACE_PICTURES = 50
 _REFRESH_PER_SECOND = 8
 
@@ -78,7 +80,7 @@ class BatchTable:
         """What is known of a line under way; ``None``: just asked for."""
         if ticket in self._lines or len(self._lines) < MAX_LINES:
             state = "waiting" if news is None else state_of(news)
-            self._lines[ticket] = (cut(plain(label), _LABEL_COLUMNS), state)
+            self._lines[ticket] = (plain(label), state)
 
     def gone(self, ticket: int) -> None:
         """It is not under way any more."""
@@ -132,26 +134,30 @@ class BatchTable:
         from rich.console import Group
         from rich.text import Text
 
-        rows = [self._bar(), counts_in_words(self._counts)]
-        rows += [
-            f"  {label:<{_LABEL_COLUMNS}}  {state}" for label, state in [*self._lines.values()]
-        ]
-        columns = self._live.console.width - 2 if self._live is not None else 78
+        columns = self._live.console.width - _FREE_COLUMNS if self._live is not None else 78
+        rows = [self._bar(columns), counts_in_words(self._counts)]
+        label_columns = min(_LABEL_COLUMNS, columns // 2)
+        for label, state in [*self._lines.values()]:
+            name = cut(label, label_columns)
+            rows.append(f"  {name}{' ' * (label_columns - columns_of(name))}  {state}")
         return Group(*(Text(cut(row, columns), no_wrap=True) for row in rows))
 
-    def _bar(self) -> str:
+    def _bar(self, columns: int) -> str:
         counts = self._counts
         if self._is_lost:
             return LOST
         if counts.total is None:
             return f"{counts.ended} pictures so far"
-        share = counts.ended / counts.total if counts.total else 1.0
-        full = round(min(1.0, share) * _BAR_COLUMNS)
         left = max(0, counts.total - counts.ended)
         eta = self._pace.seconds_for(left)
         about = "" if eta is None else f", about {as_duration(eta)}"
-        bar = "━" * full + " " * (_BAR_COLUMNS - full)
-        return f"{bar}  {counts.ended} of {counts.total}, {left} left{about}"
+        words = f"{counts.ended} of {counts.total}, {left} left{about}"
+        room = min(_BAR_COLUMNS, columns - len(words) - 2)
+        if room < _MIN_BAR_COLUMNS:
+            return words
+        share = counts.ended / counts.total if counts.total else 1.0
+        full = round(min(1.0, share) * room)
+        return "━" * full + " " * (room - full) + "  " + words
 
 
 class QuietTable(QuietDisplay):
