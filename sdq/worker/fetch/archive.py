@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, Self
 
 import msgspec
 
@@ -25,6 +25,9 @@ MAX_RATIO = 20
 SPARE_BYTES = 16 * 1024 * 1024
 """So much may come out of any archive: text shrinks well."""
 
+MAX_HEADER_BYTES = 64 * 1024
+"""Of what a tar says before a file, a long name for one: Python's reader takes it whole."""
+
 _BROKEN = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -33,6 +36,8 @@ _BROKEN = (
     zlib.error,
     EOFError,
     NotImplementedError,
+    RecursionError,  # a tar with thousands of headers before one file
+    UnicodeError,  # a zip with a name that is no text
 )
 _SYMBOLIC_LINK = 0o12
 _PUBLISHER = "tell whoever keeps the server's catalog"
@@ -64,12 +69,17 @@ def unpack(archive: Path, folder: Path) -> tuple[str, ...]:
     except BaseException as error:  # whatever ends it, half a model is no model; raised again
         for target in made:
             target.unlink(missing_ok=True)
-        if isinstance(error, _BROKEN):
+        if _is_broken(error):
             raise ModelError(
                 f"{archive.name} is a broken archive: {error}", hint=_PUBLISHER
             ) from error
         raise
     return tuple(sorted(str(path.relative_to(folder.resolve())) for path in made))
+
+
+def _is_broken(error: BaseException) -> bool:
+    """Whether the archive is at fault. bz2 says so with an `OSError` that has no number."""
+    return isinstance(error, _BROKEN) or (isinstance(error, OSError) and error.errno is None)
 
 
 def _chosen(reader: "_Zip | _Tar", archive: Path) -> dict[str, _Member]:
@@ -146,6 +156,29 @@ class _Zip:
             raise zipfile.BadZipFile(str(error)) from error
 
 
+class _Header(tarfile.TarInfo):
+    """What is not the head of a plain file is looked at before it is read into memory."""
+
+    _GROWING = (
+        tarfile.GNUTYPE_LONGNAME,
+        tarfile.GNUTYPE_LONGLINK,
+        tarfile.XHDTYPE,
+        tarfile.XGLTYPE,
+        tarfile.SOLARIS_XHDTYPE,
+    )
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        found = super().frombuf(buf, encoding, errors)
+        is_long = found.type in cls._GROWING and found.size > MAX_HEADER_BYTES
+        if is_long or found.type == tarfile.GNUTYPE_SPARSE:  # its list of holes has no end
+            raise ModelError(
+                "the archive is refused: it has a header of a kind or size that no model needs",
+                hint="publish the model's files one by one, or as a plain archive",
+            )
+        return found
+
+
 class _Tar:
     def __init__(self, archive: tarfile.TarFile) -> None:
         self._archive = archive
@@ -167,8 +200,12 @@ def _opened(path: Path) -> Iterator["_Zip | _Tar"]:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as zipped:
             yield _Zip(zipped)
-    elif tarfile.is_tarfile(path):
-        with tarfile.open(path) as tarred:
-            yield _Tar(tarred)
-    else:
-        raise ModelError(f"{path.name} is neither a zip nor a tar archive", hint=_PUBLISHER)
+        return
+    try:
+        tarred = tarfile.open(path, tarinfo=_Header)  # noqa: SIM115 - entered below
+    except tarfile.ReadError as error:
+        raise ModelError(
+            f"{path.name} is neither a zip nor a tar archive", hint=_PUBLISHER
+        ) from error
+    with tarred:
+        yield _Tar(tarred)

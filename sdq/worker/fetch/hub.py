@@ -43,11 +43,16 @@ class Repository(NamedTuple):
         return f"hf://{self.name}@{self.commit}/{path}"
 
 
+class _Large(msgspec.Struct):
+    oid: str
+    size: int
+
+
 class _Entry(msgspec.Struct):
     type: str
     path: str
     size: int = 0
-    lfs: dict[str, Any] | None = None
+    lfs: _Large | None = None
 
 
 class _Revision(msgspec.Struct):
@@ -70,7 +75,7 @@ def repository(link: str, environ: Mapping[str, str]) -> Repository:
         entries, headers = _ask(address, list[_Entry])
         files += [_file(entry) for entry in entries if entry.type == "file"]
         following = _NEXT.search(headers.get("link", ""))
-        address = address._replace(url=urljoin(address.url, following[1])) if following else None
+        address = address.at(urljoin(address.url, following[1])) if following else None
     return Repository(place.repository, found.sha, tuple(files))
 
 
@@ -120,7 +125,7 @@ def _weights(part: str, files: Sequence[HubFile]) -> dict[str, list[HubFile]]:
 def _parts(index: bytes) -> list[str]:
     try:
         document = msgspec.json.decode(index, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ModelError(f"its {INDEX} is broken: {error}") from error
     return sorted(
         name
@@ -130,13 +135,14 @@ def _parts(index: bytes) -> list[str]:
 
 
 def _file(entry: _Entry) -> HubFile:
-    large = entry.lfs or {}
-    return HubFile(entry.path, int(large.get("size", entry.size)), str(large.get("oid", "")))
+    if entry.lfs is None:
+        return HubFile(entry.path, entry.size, "")
+    return HubFile(entry.path, entry.lfs.size, entry.lfs.oid)
 
 
 def _ask(address: Address, kind: Any) -> tuple[Any, dict[str, str]]:
     data, headers = read_document(address, MAX_ANSWER_BYTES)
     try:
         return msgspec.json.decode(data, type=kind), headers
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Unreachable(f"the hub gives an answer that cannot be read: {error}") from error

@@ -45,6 +45,16 @@ class Address(NamedTuple):
     url: str
     token: str = ""
 
+    def at(self, url: str) -> "Address":
+        """Another address that this one's host has named: with the token if it is there too."""
+        return Address(url, self.token if origin_of(url) == origin_of(self.url) else "")
+
+
+def origin_of(url: str) -> tuple[str, str]:
+    """Scheme, and host with port. Raises `ValueError`."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc.lower()
+
 
 def resolve(link: str, environ: Mapping[str, str]) -> Path | Address:
     """Where the file is. Raises `Unreachable` for a link that leads nowhere."""
@@ -112,10 +122,18 @@ def hub_place(link: str) -> HubPlace:
 
 
 def hub_address(path: str, environ: Mapping[str, str]) -> Address:
-    """``path`` at the hub, or at ``HF_ENDPOINT``, with the token of the environment."""
+    """``path`` at the hub, or at ``HF_ENDPOINT``, with the token of the environment.
+
+    Raises `Unreachable` for what cannot be a token, without naming it.
+    """
     endpoint = environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    token = environ.get("HF_TOKEN") or environ.get("HUGGING_FACE_HUB_TOKEN") or ""
-    return Address(f"{endpoint.rstrip('/')}/{path}", token)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        if token := environ.get(name, "").strip():  # a line feed comes with it from a file
+            break
+    if not all("!" <= sign <= "~" for sign in token):
+        # Here, in our words: a header that cannot be sent is quoted in the error of who tries.
+        raise Unreachable(f"{name} holds something that no token has: a blank, or no ASCII")
+    return Address(f"{endpoint.strip().rstrip('/')}/{path}", token)
 
 
 def _of_the_hub(link: str, environ: Mapping[str, str]) -> Address:

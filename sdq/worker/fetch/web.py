@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from sdq import __version__
 from sdq.worker.fetch.drive import MAX_PAGE_BYTES, confirmed
 from sdq.worker.fetch.faults import Halted, Interrupted, Unreachable
-from sdq.worker.fetch.links import Address
+from sdq.worker.fetch.links import Address, origin_of
 
 CHUNK_BYTES = 1024 * 1024
 TIMEOUT_SECONDS = 30.0
@@ -83,7 +83,7 @@ class _Try:
     """One request, or two when a page stands before the file."""
 
     def __init__(self, address: Address, part: Sink, wanted: Wanted) -> None:
-        self._url, self._token = address
+        self._address = address
         self._part = part
         self._wanted = wanted
 
@@ -93,18 +93,18 @@ class _Try:
             part.restart()
         if size_bytes is not None and part.size_bytes == size_bytes:
             return  # whole already; the hash will tell
-        url = self._url
+        address = self._address
         for _ in range(MAX_PAGES):
-            with self._open(url) as response:
+            with self._open(address) as response:
                 if not _is_page(response):
                     self._take(response)
                     return
-                url = confirmed(response.read(MAX_PAGE_BYTES), response.url)
+                address = address.at(confirmed(self._page(response), response.url))
         raise Unreachable("it answers with one page after the other instead of a file")
 
-    def _open(self, url: str) -> http.client.HTTPResponse:
+    def _open(self, address: Address) -> http.client.HTTPResponse:
         try:
-            return _open(url, self._resume_headers(), self._token)
+            return _open(address, self._resume_headers())
         except urllib.error.HTTPError as error:
             with error:
                 self._refused(error)
@@ -119,7 +119,7 @@ class _Try:
         have = self._part.size_bytes
         if not have:
             return {}
-        validator = self._part.validator_of(self._url)
+        validator = self._part.validator_of(self._address.url)
         if not validator and self._wanted.size_bytes is None:
             return {}
         headers = {"Range": f"bytes={have}-"}
@@ -136,7 +136,7 @@ class _Try:
         if not is_rest:  # and not before: what another mirror sent stays for the next one
             if part.size_bytes:
                 part.restart()
-            part.remember(self._url, _validator(response))
+            part.remember(self._address.url, _validator(response))
         self._stream(response, size_bytes or MAX_FILE_BYTES)
         if total is not None and part.size_bytes < total:
             raise Interrupted(f"the line was cut after {part.size_bytes} of {total} bytes")
@@ -159,6 +159,13 @@ class _Try:
             wanted.on_bytes(part.size_bytes)
             if wanted.halt.is_set():
                 raise Halted
+
+    @staticmethod
+    def _page(response: http.client.HTTPResponse) -> bytes:
+        try:
+            return response.read(MAX_PAGE_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            raise Interrupted(_reason(error)) from error
 
     @staticmethod
     def _read(response: http.client.HTTPResponse) -> bytes:
@@ -241,11 +248,12 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         headers: http.client.HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
-        allowed = ("https",) if req.type == "https" else ("https", "http")
+        here = origin_of(req.full_url)  # ``req.type`` and ``req.host`` are a proxy's, behind one
+        allowed = ("https",) if here[0] == "https" else ("https", "http")
         if urlsplit(newurl).scheme not in allowed:
             raise Unreachable(f"it leads to {urlsplit(newurl).scheme or 'nowhere'}:, not followed")
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if request is not None and request.host == req.host and req.type == request.type:
+        if request is not None and origin_of(newurl) == here:
             token = req.unredirected_hdrs.get("Authorization")
             if token:  # the hub renames repositories with a redirect on its own host
                 request.add_unredirected_header("Authorization", token)
@@ -255,7 +263,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 def read_document(address: Address, max_bytes: int) -> tuple[bytes, dict[str, str]]:
     """A small answer as a whole, with its headers in lower case. Raises `Unreachable`."""
     try:
-        with _open(address.url, {}, address.token) as response:
+        with _open(address, {}) as response:
             data = response.read(max_bytes + 1)
     except urllib.error.HTTPError as error:
         with error:
@@ -269,13 +277,13 @@ def read_document(address: Address, max_bytes: int) -> tuple[bytes, dict[str, st
     return data, {name.lower(): value for name, value in response.headers.items()}
 
 
-def _open(url: str, headers: dict[str, str], token: str) -> http.client.HTTPResponse:
+def _open(address: Address, headers: dict[str, str]) -> http.client.HTTPResponse:
     """``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY`` are respected: urllib does so itself."""
     everything = {"User-Agent": f"sdq/{__version__}", "Accept-Encoding": "identity", **headers}
-    request = urllib.request.Request(url, headers=everything)  # noqa: S310 - https and http only
-    if token:
+    request = urllib.request.Request(address.url, headers=everything)  # noqa: S310 - web only
+    if address.token:
         # Unredirected: the hub sends us on to a storage host that must not see the token.
-        request.add_unredirected_header("Authorization", f"Bearer {token}")
+        request.add_unredirected_header("Authorization", f"Bearer {address.token}")
     opener = urllib.request.build_opener(_Redirects)
     response: http.client.HTTPResponse = opener.open(request, timeout=TIMEOUT_SECONDS)
     return response

@@ -1,6 +1,8 @@
 """Archives: what is taken out of them, and what is refused."""
 
+import gzip
 import io
+import random
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -140,4 +142,54 @@ def test_a_locked_zip_is_told(tmp_path: Path) -> None:
     data[data.index(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(data)
     with pytest.raises(ModelError, match=r"broken archive.*password"):
+        unpack(path, tmp_path / "out")
+
+
+def header(size_bytes: int, kind: bytes) -> bytes:
+    info = tarfile.TarInfo("x.json")
+    info.size, info.type = size_bytes, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_SPARSE],
+)
+@pytest.mark.parametrize("first", [b"", header(0, tarfile.REGTYPE)])
+def test_a_header_that_would_fill_the_memory_is_refused(
+    tmp_path: Path, kind: bytes, first: bytes
+) -> None:
+    """Python's tarfile reads it as a whole: 2 MB of gzip are 600 MB of memory."""
+    path = tmp_path / "m.tar.gz"
+    with gzip.open(path, "wb") as packed:
+        packed.write(first + header(archives.MAX_HEADER_BYTES + 1, kind) + bytes(200_000))
+    with pytest.raises(ModelError, match="a header of a kind or size"):
+        unpack(path, tmp_path / "out")
+
+
+def test_headers_without_end_are_a_broken_archive(tmp_path: Path) -> None:
+    path = tmp_path / "m.tar"
+    name = header(5, tarfile.GNUTYPE_LONGNAME) + b"abcd".ljust(512, b"\0")
+    path.write_bytes(name * 3000 + header(0, tarfile.REGTYPE) + bytes(1024))
+    with pytest.raises(ModelError, match="is a broken archive"):
+        unpack(path, tmp_path / "out")
+
+
+def test_a_name_that_is_no_text_is_a_broken_archive(tmp_path: Path) -> None:
+    path = make(tmp_path / "m.zip", {"ä.json": b"{}"})
+    path.write_bytes(path.read_bytes().replace("ä".encode(), b"\xff\xfe"))
+    with pytest.raises(ModelError, match="is a broken archive"):
+        unpack(path, tmp_path / "out")
+
+
+def test_broken_bz2_is_the_archives_fault(tmp_path: Path) -> None:
+    path = tmp_path / "m.tar.bz2"
+    info = tarfile.TarInfo("w.safetensors")
+    info.size = 3_000_000
+    with tarfile.open(path, "w:bz2") as tarred:
+        tarred.addfile(info, io.BytesIO(random.Random(0).randbytes(info.size)))
+    data = bytearray(path.read_bytes())
+    data[2_000_000] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match="is a broken archive"):
         unpack(path, tmp_path / "out")

@@ -72,8 +72,9 @@ def test_pickled_weights_are_refused() -> None:
 
 
 def test_a_broken_index() -> None:
-    with pytest.raises(ModelError, match=r"model_index\.json is broken"):
-        pipeline_files([], b"{")
+    for index in (b"{", b'{"unet": "\xff"}'):
+        with pytest.raises(ModelError, match=r"model_index\.json is broken"):
+            pipeline_files([], index)
 
 
 def serve(web: FileServer, entries: list[dict[str, Any]]) -> dict[str, str]:
@@ -108,6 +109,7 @@ def test_a_repository_that_is_not_there(web: FileServer) -> None:
 
 
 def test_an_answer_that_makes_no_sense(web: FileServer) -> None:
-    web.files["/api/models/org/name/revision/main"] = b"<html>"
-    with pytest.raises(Unreachable, match="cannot be read"):
-        repository("hf://org/name", {"HF_ENDPOINT": web.url})
+    for answer in (b"<html>", b'{"sha": "\xff"}'):
+        web.files["/api/models/org/name/revision/main"] = answer
+        with pytest.raises(Unreachable, match="cannot be read"):
+            repository("hf://org/name", {"HF_ENDPOINT": web.url})

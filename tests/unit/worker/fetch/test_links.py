@@ -100,3 +100,10 @@ def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 def test_links_that_lead_nowhere(link: str, reason: str) -> None:
     with pytest.raises(Unreachable, match=reason):
         resolve(link, {})
+
+
+def test_a_token_goes_along_within_its_host_only() -> None:
+    hub = Address("https://hub.example/a?b", "secret")
+    assert hub.at("https://HUB.example/c") == Address("https://HUB.example/c", "secret")
+    for url in ("http://hub.example/c", "https://hub.example:8443/c", "https://hub.example.org/c"):
+        assert hub.at(url) == Address(url)
