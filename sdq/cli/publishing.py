@@ -263,6 +263,6 @@ def _layout(path: str, measured: "Measured") -> str:
 def _class_of(index: bytes) -> str:
     try:
         document: Mapping[str, object] = msgspec.json.decode(index, type=dict[str, object])
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return ""
     return str(document.get("_class_name", ""))
