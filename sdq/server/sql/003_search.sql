@@ -53,7 +53,8 @@ END;
 
 -- Only the index itself: the words are in `pictures`. What it gets is split into words already.
 CREATE VIRTUAL TABLE pictures_text USING fts5 (
-    words, negative_words, facts, content = 'pictures', content_rowid = 'number', tokenize = 'ascii'
+    words, negative_words, facts, content = 'pictures', content_rowid = 'number', tokenize = 'ascii',
+    prefix = '1 2 3'
 );
 
 INSERT INTO pictures_text (pictures_text) VALUES ('rebuild');

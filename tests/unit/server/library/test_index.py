@@ -235,7 +235,9 @@ async def test_the_least_used_are_just_enough(database: Database):
     assert await index.idle(8.0, 10) == keys[:2]
 
 
-@pytest.mark.parametrize("query", ['words : "a"', f'words : "a" AND {MODEL_QUERY}', MODEL_QUERY])
+@pytest.mark.parametrize(
+    "query", ['words : "a"', 'words : "a" *', f'words : "a" AND {MODEL_QUERY}', MODEL_QUERY]
+)
 async def test_a_search_ends_when_it_has_enough(database: Database, query: str):
     """Not time, but SQLite's own count of steps: thirty times the pictures, about the same work."""
     index = PictureIndex(database)
