@@ -44,6 +44,7 @@ class ServerSettings:
     retention_days: float = 30.0
     library_max_bytes: int = 10 * GIB
     memory_cache_bytes: int = 64 * MIB  # pictures kept in memory for quick answers
+    metrics: str = ""  # HOST:PORT, or PORT of this machine alone, for Prometheus; empty: none
     max_connections: int = 500
     max_prompt_characters: int = 2_000
     max_count: int = 100

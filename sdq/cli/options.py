@@ -185,6 +185,15 @@ Redis = Annotated[
         show_default=False,
     ),
 ]
+Metrics = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics",
+        metavar="HOST:PORT",
+        help="Tell Prometheus there, at /metrics; a PORT alone is one of this machine only.",
+        show_default=False,
+    ),
+]
 DataDir = Annotated[
     str | None,
     typer.Option(

@@ -20,6 +20,7 @@ def server(
     port: options.Port = None,
     redis: options.Redis = None,
     data_dir: options.DataDir = None,
+    metrics: options.Metrics = None,
 ) -> int:
     """Run a server: it keeps the pictures and hands new ones to the workers.
 
@@ -27,6 +28,7 @@ def server(
     Examples:
       sdq server
       sdq server --host 0.0.0.0 --redis redis://:password@queue-box:6379/0
+      sdq server --metrics 9434
       sdq server prune
       sdq server check --repair
       sdq server backup sdq.tar
@@ -34,7 +36,11 @@ def server(
     if context.invoked_subcommand is not None:
         return 0
     chosen = options.settings(
-        server__host=host, server__port=port, server__redis=redis, server__data_dir=data_dir
+        server__host=host,
+        server__port=port,
+        server__redis=redis,
+        server__data_dir=data_dir,
+        server__metrics=metrics,
     )
     from sdq.stack.up import run_server
 

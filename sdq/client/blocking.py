@@ -121,6 +121,7 @@ class BlockingClient:
     jobs = _asked(Client.jobs)
     cancel_jobs = _asked(Client.cancel_jobs)
     status = _asked(Client.status)
+    activity = _asked(Client.activity)
     foresee = _asked(Client.foresee)
     drain = _asked(Client.drain)
 

@@ -7,6 +7,7 @@ from typing import BinaryIO
 import msgspec
 
 from sdq.errors import OutputError, ProtocolError, SdqError, ServerBusy
+from sdq.protocol.activity_messages import Activity
 from sdq.protocol.catalog_messages import CatalogChanged, Loras, ModelShown
 from sdq.protocol.constants import MAX_COUNT, MAX_PREVIEW_BYTES
 from sdq.protocol.job_messages import Draining, Foreseen, Jobs, JobsCancelled, Submitted
@@ -46,6 +47,7 @@ Reply = (
     | Progress
     | Removed
     | Status
+    | Activity
     | Submitted
     | WorkerSettings
 )

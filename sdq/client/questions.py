@@ -12,6 +12,7 @@ from sdq.client.pictures import Picture
 from sdq.client.searching import PAGE_PICTURES, Filters, question_of
 from sdq.errors import ConnectionFailed, ProtocolError, from_code
 from sdq.protocol import messages
+from sdq.protocol.activity_messages import Activity, GetActivity
 from sdq.protocol.catalog_messages import (
     CatalogChanged,
     ListLoras,
@@ -140,6 +141,10 @@ class Questions:
     async def status(self) -> Status:
         """Workers, queue and library at this moment."""
         return await self._ask(GetStatus(request_id=0), Status)
+
+    async def activity(self) -> Activity:
+        """What the server has been doing since it started, and who waits for how much."""
+        return await self._ask(GetActivity(request_id=0), Activity)
 
     async def find(
         self, words: str = "", limit: int = 50, **filters: Unpack[Filters]

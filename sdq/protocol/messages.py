@@ -7,6 +7,7 @@ from typing import Annotated
 
 import msgspec
 
+from sdq.protocol.activity_messages import Activity, GetActivity
 from sdq.protocol.catalog_messages import (
     CatalogChanged,
     ListLoras,
@@ -269,6 +270,7 @@ ClientMessage = (
     | PutLora
     | RemoveLora
     | GetStatus
+    | GetActivity
     | FindPictures
     | FetchPicture
     | RemovePictures
@@ -298,6 +300,7 @@ ServerMessage = (
     | CatalogChanged
     | Loras
     | Status
+    | Activity
     | FoundPictures
     | Removed
     | Pinned

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from sdq import __version__
 from sdq.config import ServerSettings
+from sdq.protocol.activity_messages import GetActivity
 from sdq.protocol.catalog_messages import (
     ListLoras,
     PutLora,
@@ -101,6 +102,8 @@ class Handlers:
                 session.send(await self._catalog_requests.answer(message))
             case ListModels():
                 session.send(Models(message.request_id, self._models()))
+            case GetActivity():
+                session.send(await self._parts.activity.report(message, session.identity))
             case GetStatus():
                 session.send(await self._status(message.request_id))
             case FindPictures() | FetchPicture() | PinPictures() | RemovePictures():

@@ -9,6 +9,7 @@ so are symbols and emoji; punctuation separates words and means nothing else.
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import islice
 
 import msgspec
@@ -33,7 +34,8 @@ _PART = re.compile(r'"([^"]*)(?:"|$)(\*?)|(\S+)')
 PINNED_FACT = "p"
 """As the database itself adds it."""
 
-_decode_spec = msgspec.json.Decoder(ImageSpec).decode
+_decode_spec = lru_cache(maxsize=4)(msgspec.json.Decoder(ImageSpec).decode)
+"""A row's is asked for three times by the migration."""
 
 
 def fold(text: str) -> str:
@@ -44,7 +46,22 @@ def fold(text: str) -> str:
 
 def words_of(text: str) -> str:
     """A text as words with one space between them, all in one case."""
+    if text.isascii():  # most are, and that is thirty times as quick
+        return " ".join(text.lower().translate(_ASCII_WORDS).split())
     return " ".join(_words(fold(text)))
+
+
+def _word_in_ascii(letter: str) -> str:
+    if unicodedata.category(letter)[0] in "LN":
+        return letter
+    return f" {_symbol(letter)} " if unicodedata.category(letter)[0] == "S" else " "
+
+
+def _symbol(letter: str) -> str:
+    return chr(_PRIVATE + ord(letter)) if letter.isascii() else letter
+
+
+_ASCII_WORDS = {number: _word_in_ascii(chr(number)) for number in range(128)}
 
 
 def _words(text: str) -> Iterator[str]:
@@ -60,7 +77,7 @@ def _words(text: str) -> Iterator[str]:
                 yield word
             word = letter if kind in "LN" else ""
             if kind == "S":
-                yield chr(_PRIVATE + ord(letter)) if letter.isascii() else letter
+                yield _symbol(letter)
     if word:
         yield word
 

@@ -26,12 +26,15 @@ from sdq.server.database import Database
 from sdq.server.handlers import Handlers
 from sdq.server.housekeeping import Housekeeping
 from sdq.server.library.library import Library
+from sdq.server.metrics import Metrics
+from sdq.server.metrics_page import MetricsPage
 from sdq.server.outboxes import Outboxes
 from sdq.server.queue.dispatch import CeleryDispatcher
 from sdq.server.queue.events import EventReader
 from sdq.server.queue.redis_link import connect
 from sdq.server.queue.roster import Roster
 from sdq.server.session import Session
+from sdq.server.tallies import Tallies
 from sdq.server.wiring import Parts, Storage, wire
 
 log = logging.getLogger(__name__)
@@ -46,6 +49,7 @@ class Server:
     """A running server. `start` it, `serve_until` told otherwise, `close` it."""
 
     port: int
+    metrics_port = 0  # 0: it tells no metrics
 
     def __init__(self, settings: Settings, worker_redis_url: str) -> None:
         self._settings = settings
@@ -72,6 +76,7 @@ class Server:
             await server._open(redis_url)
             await server._meet_workers()
             await server._listen()
+            await server._tell_metrics()
         except BaseException:  # a cancel too must not leave parts open; raised again
             await server.close()
             raise
@@ -115,7 +120,8 @@ class Server:
         owned.push_async_callback(redis.aclose)
         dispatcher = CeleryDispatcher(redis, redis_url, database.server_id, catalog.lora_files)
         owned.push_async_callback(dispatcher.close)
-        self._redis, self._roster = redis, Roster()
+        tallies = Tallies()
+        self._redis, self._roster = redis, Roster(tallies=tallies)
         reader = EventReader(redis, database.server_id)
         parts = wire(
             Storage(database, catalog, self._library, time.time),
@@ -124,6 +130,7 @@ class Server:
             reader,
             max_count=settings.max_count,
             max_queued_jobs=settings.max_queued_jobs,
+            tallies=tallies,
         )
         now = {manifest.model_id: manifest.fingerprint for manifest in catalog.manifests()}
         if cancelled := await parts.table.cancel_stale(now):
@@ -131,6 +138,8 @@ class Server:
         self._begin(parts, reader)
 
     def _begin(self, parts: Parts, reader: EventReader) -> None:
+        self._parts = parts
+
         async def apply(event: WorkerEvent) -> None:
             if await parts.outcomes.apply(event):
                 parts.scheduler.wake()
@@ -186,6 +195,17 @@ class Server:
             await self._dismiss_all()
 
         self._owned.push_async_callback(stop_listening)
+
+    async def _tell_metrics(self) -> None:
+        if not self._settings.server.metrics:
+            return
+        parts = self._parts
+        metrics = Metrics(parts.tallies, parts.table, self._library, self._roster)
+        page = MetricsPage(metrics.page)
+        self._owned.push_async_callback(page.close)
+        await page.start(self._settings.server.metrics)
+        log.info("metrics at port %d, /metrics", page.port)
+        self.metrics_port = page.port
 
     async def _dismiss_all(self) -> None:
         """Every client is told to come back, and has a moment to take what waits for it."""

@@ -22,6 +22,7 @@ from sdq.server.queue.subscriptions import Subscriptions
 from sdq.server.queue.turns import Turns
 from sdq.server.queue.waiting import Waiting
 from sdq.server.queue.wants import Wants
+from sdq.server.requests.activity import ActivityReport
 from sdq.server.requests.announcing import Announcer
 from sdq.server.requests.attachment import Attachment
 from sdq.server.requests.cancelling import Cancelling
@@ -31,6 +32,7 @@ from sdq.server.requests.generation import Generation
 from sdq.server.requests.job_list import JobList
 from sdq.server.requests.submission import Submission
 from sdq.server.requests.wishes import Planner
+from sdq.server.tallies import Tallies
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Queue:
     dispatcher: Dispatcher
     roster: Roster
     subscriptions: Subscriptions
+    tallies: Tallies
     speeds: Speeds
     news: News
     outcomes: Outcomes
@@ -72,6 +75,7 @@ class Parts(Queue):
     submission: Submission
     attachment: Attachment
     job_list: JobList
+    activity: ActivityReport
     foresight: Foresight
 
 
@@ -84,9 +88,10 @@ def wire(
     max_count: int,
     max_queued_jobs: int,
     monotonic: Callable[[], float] = time.monotonic,
+    tallies: Tallies | None = None,
 ) -> Parts:
     """Starts nothing: the owner runs the scheduler. ``monotonic``: the clock of the roster."""
-    queue = _wire_queue(storage, dispatcher, roster, ears, monotonic)
+    queue = _wire_queue(storage, dispatcher, roster, ears, monotonic, tallies or Tallies(monotonic))
     table, library, subscriptions = queue.table, queue.library, queue.subscriptions
     scheduler = queue.scheduler
     announcer = Announcer(queue.waiting, queue.news.steps)
@@ -96,14 +101,23 @@ def wire(
         table, library, subscriptions, cancelling, queue.catalog, max_queued_jobs=max_queued_jobs
     )
     generation = Generation(
-        planner, library, enlistment, cancelling, announcer, roster, scheduler, subscriptions
+        planner,
+        library,
+        enlistment,
+        cancelling,
+        announcer,
+        roster,
+        scheduler,
+        subscriptions,
+        queue.tallies,
     )
     return Parts(
         **vars(queue),
         cancelling=cancelling,
         generation=generation,
-        submission=Submission(planner, table, enlistment, scheduler),
+        submission=Submission(planner, table, enlistment, scheduler, queue.tallies),
         attachment=Attachment(table, library, subscriptions, announcer),
+        activity=ActivityReport(queue.tallies, queue.wants),
         job_list=JobList(queue.wants, announcer, clock=storage.clock),
         foresight=Foresight(planner, library, table, roster, queue.speeds),
     )
@@ -115,12 +129,13 @@ def _wire_queue(
     roster: Roster,
     ears: Ears,
     clock: Callable[[], float],
+    tallies: Tallies,
 ) -> Queue:
     catalog, library, database = storage.catalog, storage.library, storage.database
     table, subscriptions = JobTable(database, clock=storage.clock), Subscriptions()
     turns, wants = Turns(database, clock=storage.clock), Wants(database, clock=storage.clock)
     speeds, news = Speeds(roster), News(clock=clock)
-    outcomes = Outcomes(table, library, subscriptions, dispatcher, roster, speeds, news)
+    outcomes = Outcomes(table, library, subscriptions, dispatcher, roster, speeds, news, tallies)
     recovery = Recovery(table, outcomes, dispatcher, roster, speeds, news, ears, clock=clock)
     waiting = Waiting(table, turns, roster, speeds, news)
     work = (table, turns, dispatcher, roster, catalog, recovery, waiting)
@@ -133,6 +148,7 @@ def _wire_queue(
         dispatcher=dispatcher,
         roster=roster,
         subscriptions=subscriptions,
+        tallies=tallies,
         speeds=speeds,
         news=news,
         outcomes=outcomes,

@@ -33,6 +33,7 @@ from sdq.server.queue.previews import sound_preview
 from sdq.server.queue.roster import Roster
 from sdq.server.queue.speeds import News, Speeds
 from sdq.server.queue.subscriptions import Subscriptions
+from sdq.server.tallies import Tallies
 from sdq.spec import ImageSpec
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,9 @@ class Outcomes:
         roster: Roster,
         speeds: Speeds,
         news: News,
+        tallies: Tallies,
     ) -> None:
+        self._tallies = tallies
         self._table = table
         self._library = library
         self._subscriptions = subscriptions
@@ -151,6 +154,7 @@ class Outcomes:
                 return  # it was cancelled meanwhile: nobody may be given it
         except StackError as error:
             await self._cannot_keep(job, error)
+        self._tallies.picture_drawn(job.spec.model, event.worker_id, event.draw_seconds)
         self._news.forget(job.job_id)
         self._subscriptions.deliver(job, event.image, event.draw_seconds)
         if event.attempt != job.attempt or job.state is not JobState.RUNNING:
@@ -283,6 +287,7 @@ class Outcomes:
         )
         if moved:
             log.warning("job %s failed: %s", job.job_id, message)
+            self._tallies.job_failed(job.spec.model, code, message)
             self._news.forget(job.job_id)
             self._subscriptions.fail(job.job_id, code, *in_words(code, message))
 

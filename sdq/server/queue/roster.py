@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from sdq.broker import WORKERS_SET, Heartbeat, HeldModel, heartbeat_key, read_heartbeat
 from sdq.errors import ProtocolError
 from sdq.protocol.messages import WorkerStatus
+from sdq.server.tallies import Tallies
 
 MAX_WORKERS = 1_000
 MAX_HANDS = 1_000
@@ -22,7 +23,10 @@ LEAVING_STATES = frozenset({"stopping", "broken"})
 class Roster:
     """Workers by id. A heartbeat expires in Redis, so no two clocks are ever compared."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, tallies: Tallies | None = None
+    ) -> None:
+        self._tallies = tallies
         self._clock = clock
         self._beats: dict[str, Heartbeat] = {}
         self._heard: dict[str, float] = {}
@@ -55,6 +59,9 @@ class Roster:
                 self._counts[worker] = self._counts.get(worker, 0) + 1
         self._heard = {worker: self._heard[worker] for worker in fresh}
         self._counts = {worker: self._counts[worker] for worker in fresh}
+        if self._tallies is not None and fresh.keys() != self._beats.keys():
+            known = self._beats.keys()
+            self._tallies.workers_changed(fresh.keys() - known, known - fresh.keys())
         self._beats = fresh
         self._stuck = {
             worker: (job_id, since)

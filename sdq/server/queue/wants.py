@@ -64,6 +64,22 @@ _COUNT_MINE = "SELECT count(*) AS jobs FROM wants WHERE identity = ? AND stage <
 _COUNT_ALL = "SELECT sum(jobs) AS jobs FROM job_counts"
 _COUNT_OPEN = f"SELECT sum(jobs) AS jobs FROM job_counts WHERE {IN_FLIGHT}"  # noqa: S608
 
+_WAITING_BY_PERSON = (
+    "SELECT identity, sum(waiting) AS jobs FROM turns WHERE waiting > 0 GROUP BY identity"
+)
+_DRAWING_BY_PERSON = """
+SELECT wants.identity, count(*) AS jobs FROM jobs JOIN wants ON wants.sequence = jobs.sequence
+WHERE jobs.state IN ('dispatched', 'running') GROUP BY wants.identity
+"""
+
+
+class Load(NamedTuple):
+    """How many jobs of a person have not ended."""
+
+    identity: str
+    waiting: int
+    drawing: int  # given to workers
+
 
 class Listed(NamedTuple):
     """A job in somebody's list."""
@@ -116,6 +132,17 @@ class Wants:
         async with self._database.transaction() as inside:
             values = (self._clock(), json_list(job_ids))
             return jobs_of(await inside.execute_fetchall(_CANCEL_UNWANTED, values))
+
+    async def loads(self) -> list[Load]:
+        """Everybody who waits for something. A job that two people want counts for both."""
+        waiting = await self._by_person(_WAITING_BY_PERSON)
+        drawing = await self._by_person(_DRAWING_BY_PERSON)
+        people = waiting.keys() | drawing.keys()
+        return [Load(one, waiting.get(one, 0), drawing.get(one, 0)) for one in people]
+
+    async def _by_person(self, sql: str) -> dict[str, int]:
+        rows = await self._database.fetch_all(sql)
+        return {row["identity"]: row["jobs"] for row in rows}
 
     async def list(
         self, identity: str, *, mine: bool, ended: bool, limit: int

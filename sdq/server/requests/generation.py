@@ -14,6 +14,7 @@ from sdq.server.requests.announcing import Announcer
 from sdq.server.requests.cancelling import Cancelling
 from sdq.server.requests.enlistment import Asker, Enlistment
 from sdq.server.requests.wishes import Plan, Planner, Wish
+from sdq.server.tallies import Tallies
 
 
 class Generation:
@@ -29,7 +30,9 @@ class Generation:
         roster: Roster,
         scheduler: Scheduler,
         subscriptions: Subscriptions,
+        tallies: Tallies,
     ) -> None:
+        self._tallies = tallies
         self._planner = planner
         self._library = library
         self._enlistment = enlistment
@@ -43,6 +46,7 @@ class Generation:
         """Answers a request whose pictures are all at hand, without waiting for anything."""
         if message.cache not in (CachePolicy.PREFER, CachePolicy.ONLY):
             return False
+        begun = self._tallies.clock()
         found = []
         for wish in self._planner.plan(message).wishes:
             stored = self._library.cached(wish.key)
@@ -52,6 +56,8 @@ class Generation:
         request = Request(message.request_id, peer, remaining=len(found))
         for wish, stored in found:
             _send_hit(request, wish, stored)
+        self._tallies.asked(hits=len(found), misses=0)
+        self._tallies.answered(self._tallies.clock() - begun)
         return True
 
     async def generate(self, message: Generate, request: Request) -> None:
@@ -60,11 +66,14 @@ class Generation:
         Returns when all that can be said now was said; `request.is_done` tells whether more
         is to come. Cancelling is safe: jobs that were committed go on.
         """
+        begun = self._tallies.clock()
         plan = self._planner.plan(message)
         hits = await self._enlistment.hits(plan, message.cache)
         missing = [wish for wish in plan.wishes if wish.key not in hits]
         if request.is_cancelled:
             return
+        self._tallies.asked(hits=len(plan.wishes) - len(missing), misses=len(missing))
+        all_here = not missing
         if missing and (refusal := self._refusal(plan, message, missing)):
             for wish in missing:
                 request.fail(wish.index, refusal.code, refusal.message, refusal.hint)
@@ -74,6 +83,8 @@ class Generation:
         for wish in plan.wishes:
             if wish.key in hits and not request.is_cancelled:
                 await self._answer_hit(plan, message, request, wish)
+        if all_here:
+            self._tallies.answered(self._tallies.clock() - begun)
 
     def _refusal(self, plan: Plan, message: Generate, missing: Sequence[Wish]) -> SdqError | None:
         """Why pictures that are not in the library will not be drawn."""

@@ -8,14 +8,21 @@ from sdq.server.queue.scheduler import Scheduler
 from sdq.server.requests.enlistment import Asker, Enlistment, new_jobs
 from sdq.server.requests.generation import planned_pictures
 from sdq.server.requests.wishes import Planner
+from sdq.server.tallies import Tallies
 
 
 class Submission:
     """One for the server."""
 
     def __init__(
-        self, planner: Planner, table: JobTable, enlistment: Enlistment, scheduler: Scheduler
+        self,
+        planner: Planner,
+        table: JobTable,
+        enlistment: Enlistment,
+        scheduler: Scheduler,
+        tallies: Tallies,
     ) -> None:
+        self._tallies = tallies
         self._planner = planner
         self._table = table
         self._enlistment = enlistment
@@ -41,6 +48,7 @@ class Submission:
                 f"{len(missing)} of {len(plan.wishes)} pictures are not in the library",
                 hint="leave out --cache only and they are drawn",
             )
+        self._tallies.asked(hits=len(plan.wishes) - len(missing), misses=len(missing))
         planned: list[PlannedPicture] = []
         if missing:
             added = await self._enlistment.add(plan, asker, missing)
