@@ -35,6 +35,11 @@ def test_symbols_of_ascii_are_words_of_their_own() -> None:
     assert words_of(plus) == ""  # nobody can type them
 
 
+def test_ascii_has_the_same_words_either_way() -> None:
+    text = "".join(chr(number) for number in range(128)) + " A red+blue <lora:x:1> a_b"
+    assert words_of(f"é {text}").split()[1:] == words_of(text).split()
+
+
 def test_queries() -> None:
     assert query_of("", "  ", []) == ""
     assert query_of("Red \u201cblue sky\u201d", "", []) == 'words : "red" AND words : "blue sky"'
