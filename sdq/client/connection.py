@@ -128,6 +128,8 @@ class Line:
         try:
             self._stream.send(message)
         except ConnectionFailed as error:
+            # The writing end may know it before the reading one: all who ask are told the same.
+            self._break(self._lost(error.message))
             raise self._lost(error.message) from error
         self._last_sent = self._clock()
 

@@ -69,8 +69,10 @@ def batch(
     from sdq.cli.output import Sink
     from sdq.protocol.vocabulary import CachePolicy, Priority
 
-    order = BatchOrder(jobs, CachePolicy(cache), Priority(priority), not no_wait, retry)
     settings = options.settings(client__server=server).client
+    order = BatchOrder(
+        jobs, CachePolicy(cache), Priority(priority), not no_wait, retry, settings.reconnect_seconds
+    )
     job = BatchJob(file, format, how, order, output, force, failed, timeout, settings)
     run = run_plan if dry_run else run_batch
     return options.run(run(job, Sink(as_json=as_json, quiet=quiet)))

@@ -68,6 +68,7 @@ class Failures:
         except OSError as error:
             raise OutputError(f"cannot write {self._path}: {error.strerror or error}") from error
         finally:
+            self._file = None
             with suppress(OSError):
                 self._part.unlink(missing_ok=True)
 

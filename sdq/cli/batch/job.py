@@ -14,7 +14,7 @@ from sdq.cli.batch.lines import Lines, Understanding, counted, lines_of_file
 from sdq.cli.batch.plan import Plan
 from sdq.cli.batch.report import Report
 from sdq.cli.batch.running import BatchOrder, Running
-from sdq.cli.batch.source import is_seekable, opened
+from sdq.cli.batch.source import STDIN, is_seekable, opened
 from sdq.cli.batch.table import counts_in_words
 from sdq.cli.batch.targets import Targets
 from sdq.cli.deadline import deadline
@@ -67,6 +67,8 @@ async def run_batch(job: BatchJob, sink: Sink) -> int:
     """Draws all lines; the exit code: 1 when any failed. Raises what ends all before its time."""
     targets, reader = job.targets(), job.reader()
     with opened(job.path) as fd:
+        if job.path == STDIN and sys.stdin.isatty():
+            sink.say("one line of the batch a line, Ctrl-D ends")
         total = await _total(job, fd)
         report = Report(sink, Failures(job.failed, reader), total=total)
         await run_lines(lines_of_file(reader, fd, job.how), job.how_to_run, targets, report, sink)
@@ -90,6 +92,8 @@ async def run_lines(
     except (asyncio.CancelledError, SdqError):
         report.end(was_interrupted=True)
         raise
+    finally:
+        report.table.close()  # the cursor is shown again, whatever happened
 
 
 async def run_plan(job: BatchJob, sink: Sink) -> int:

@@ -1,7 +1,8 @@
 """What the server would make of lines, asked for many at once and before anything is drawn."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 
 import msgspec
@@ -10,12 +11,14 @@ from sdq.cli.batch.columns import BadLine, BatchLine
 from sdq.cli.batch.lines import AnyLine, Lines
 from sdq.client.checks import check_count, check_draft
 from sdq.client.client import Client
+from sdq.client.losses import may_pass
 from sdq.errors import SdqError, from_code
 from sdq.protocol.constants import MAX_INTENTS_AT_ONCE, MAX_JOBS_AT_ONCE
 from sdq.protocol.job_messages import Intent, Outlook
 from sdq.protocol.messages import Limits
 
 MAX_READ_AHEAD = MAX_INTENTS_AT_ONCE
+_PAUSE_SECONDS = 0.5
 _BYTES_BESIDE = 1_000
 """Of a line in a message, all but its two prompts."""
 
@@ -29,15 +32,51 @@ class PlannedLine(msgspec.Struct, frozen=True):
     outlook: Outlook
 
 
-async def planned(client: Client, lines: Lines) -> AsyncGenerator[PlannedLine | BadLine, None]:
+class Patience:
+    """How long a server that was lost is looked for, and whom to tell. 0: not at all."""
+
+    def __init__(
+        self,
+        seconds: float = 0.0,
+        *,
+        lost: Callable[[], None] = lambda: None,
+        found: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._seconds = seconds
+        self._lost = lost
+        self._found = found
+
+    async def foresee(self, client: Client, intents: list[Intent]) -> Iterator[Outlook]:
+        """What the server answers, as soon as there is one. Raises `ConnectionFailed`."""
+        until: float | None = None
+        while True:
+            try:
+                outlooks = await client.foresee(intents) if intents else ()
+            except SdqError as error:
+                now = time.monotonic()
+                until = now + self._seconds if until is None else until
+                if not may_pass(error) or now >= until:
+                    raise
+                self._lost()
+                await asyncio.sleep(_PAUSE_SECONDS)
+            else:
+                if until is not None:
+                    self._found()
+                return iter(outlooks)
+
+
+async def planned(
+    client: Client, lines: Lines, patience: Patience | None = None
+) -> AsyncGenerator[PlannedLine | BadLine, None]:
     """Each line in its order, as the server sees it now. Whoever reads slowly is not run away
     from. Raises what reading and asking raise; safe to cancel."""
+    patience = patience or Patience()
     first_n = 1
     async with aclosing(_chunks(lines, client.welcome.limits)) as chunks:
         async for chunk in chunks:
             good = [line for line in chunk if isinstance(line, BatchLine)]
             intents = [Intent(line.draft, line.count) for line in good]
-            outlooks = iter(await client.foresee(intents) if intents else ())
+            outlooks = await patience.foresee(client, intents)
             for line in chunk:
                 if isinstance(line, BatchLine):
                     yield _with(line, first_n, next(outlooks))

@@ -9,7 +9,7 @@ import msgspec
 
 from sdq.cli.batch.columns import BadLine, BatchLine
 from sdq.cli.batch.lines import Lines
-from sdq.cli.batch.planning import PlannedLine, planned
+from sdq.cli.batch.planning import Patience, PlannedLine, planned
 from sdq.cli.batch.report import Report
 from sdq.cli.batch.targets import Standing, Target, Targets
 from sdq.cli.retrying import passes, pause, runs_of
@@ -22,7 +22,7 @@ from sdq.protocol.vocabulary import CachePolicy, Priority
 MAX_JOBS = 900
 """Lines under way: a connection takes a thousand requests, and some are for questions."""
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class BatchOrder(msgspec.Struct, frozen=True):
@@ -33,6 +33,7 @@ class BatchOrder(msgspec.Struct, frozen=True):
     priority: Priority = Priority.NORMAL
     wait: bool = True
     retry: int = 0
+    patience_seconds: float = 0.0  # how long a server that was lost is looked for
 
 
 class _Work(msgspec.Struct):
@@ -62,6 +63,8 @@ class Running:
         self._report = report
         self._places = asyncio.Semaphore(order.jobs)
         self._tickets = 0
+        table = report.table
+        self._patience = Patience(order.patience_seconds, lost=table.lost, found=table.found)
 
     async def run(self, lines: Lines) -> None:
         """Until the last line came to its end. What fails in one line stays there.
@@ -72,7 +75,7 @@ class Running:
         try:
             async with (
                 asyncio.TaskGroup() as group,
-                aclosing(planned(self._client, lines)) as all_planned,
+                aclosing(planned(self._client, lines, self._patience)) as all_planned,
             ):
                 async for line in all_planned:
                     if isinstance(line, BadLine):

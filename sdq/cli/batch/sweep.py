@@ -109,11 +109,11 @@ def sweep(
     policy = CachePolicy(cache)
     keeps = policy in (CachePolicy.PREFER, CachePolicy.ONLY)
     targets = Targets(output, force=force, keeps=keeps, writes=output is not None)
-    how = HowToRun(
-        BatchOrder(jobs, policy, Priority(priority), not no_wait, retry),
-        timeout,
-        options.settings(client__server=server).client,
+    settings = options.settings(client__server=server).client
+    order = BatchOrder(
+        jobs, policy, Priority(priority), not no_wait, retry, settings.reconnect_seconds
     )
+    how = HowToRun(order, timeout, settings)
     sink = Sink(as_json=as_json, quiet=quiet)
     return options.run(_run(chosen, prompt, Path(grid), how, targets, sink))
 

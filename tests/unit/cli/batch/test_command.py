@@ -243,3 +243,36 @@ async def test_many_lines_are_foreseen_in_chunks(sdq: Sdq, house: ScriptedHouse)
     assert sum(sizes) == 250
     assert len(sizes) < 50
     assert max(sizes) <= 100
+
+
+async def test_a_server_that_comes_back_is_waited_for(
+    start: Start, tmp_path: Path, house: ScriptedHouse
+) -> None:
+    house.step_seconds = 0.01
+    (tmp_path / "p.txt").write_text("".join(f"{number}\n" for number in range(230)))
+    async with ScriptedServer(house.handle) as server:
+        flags = ("batch", "p.txt", "-o", "out/{line}.png", "--jobs", "50")
+        running = await start(*flags, server=server.address)
+        await asyncio.wait_for(running.process.stdout.readline(), 20)
+        await server.stop()
+        await asyncio.sleep(0.3)
+        await server.start()
+        outcome = await running.outcome()
+    assert outcome.code == 0, outcome.stderr
+    assert "reconnecting" in outcome.stderr
+    assert len(list((tmp_path / "out").iterdir())) == 230
+
+
+async def test_a_reader_that_leaves_ends_it(
+    start: Start, tmp_path: Path, house: ScriptedHouse, server: str
+) -> None:
+    (tmp_path / "p.txt").write_text("".join(f"{number}\n" for number in range(50)))
+    running = await start("batch", "p.txt", "-o", "out/", server=server)
+    reader = running.process.stdout
+    await asyncio.wait_for(reader.readline(), 20)
+    running.process._transport.get_pipe_transport(1).close()
+    async with asyncio.timeout(20):
+        code = await running.process.wait()
+    said = (await running.process.stderr.read()).decode()
+    assert "Traceback" not in said
+    assert code in (0, 1)
