@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from sd_parsers import ParserManager
 
 from sdq import metadata
@@ -205,3 +206,27 @@ def wait_for(condition, seconds: float = 30) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_a_picture_is_found_again_and_proved(up):
+    up("generate", "a purple star on a yellow background", "--steps", "8", "-o", "proof.png")
+    found = up("find", "yellow", "PURP*", "--keys")
+    said = metadata.read((up.folder / "proof.png").read_bytes())
+    assert said is not None
+    assert found.stdout == f"{said.key}\n", found.stderr
+    proved = up("verify", "proof.png")
+    assert (proved.returncode, proved.stdout) == (0, "proof.png: identical\n"), proved.stderr
+    again = up("generate", "--from", "proof.png", "--seed", str(said.spec.seed + 1), "-o", "o.png")
+    assert again.returncode == 0, again.stderr
+    with Image.open(up.folder / "proof.png") as image:
+        image.putpixel((0, 0), (1, 2, 3))
+        info = PngInfo()
+        info.add_text("sdq", image.info["sdq"])
+        image.save(up.folder / "changed.png", pnginfo=info)
+    changed = up("verify", "changed.png")
+    assert changed.returncode == 1
+    assert "different: 1 of 16384 pixels differ" in changed.stdout
+    assert said.key[:12] in up("history", "--limit", "9").stdout
+    page = up("gallery", "purple", "-o", "page.html")
+    assert page.returncode == 0, page.stderr
+    assert "a purple star on a yellow background" in (up.folder / "page.html").read_text()
