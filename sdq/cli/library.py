@@ -9,7 +9,7 @@ from sdq.cli.asking import ask
 from sdq.cli.fetch import fetch
 from sdq.cli.find import Limit, Printer, find, run_find
 from sdq.cli.keys import KEYS_AT_ONCE, Keys, checked_keys
-from sdq.cli.output import as_bytes, as_pictures, print_data, print_json
+from sdq.cli.output import as_bytes, as_pictures, print_data, print_json, tell
 from sdq.cli.pin import pin, unpin
 
 if TYPE_CHECKING:
@@ -87,3 +87,5 @@ def stats(server: options.Server = None, as_json: options.Json = False) -> None:
     if status.pinned_pictures:
         pinned = f"{as_pictures(status.pinned_pictures)}, {as_bytes(status.pinned_bytes)}"
         print_data(f"{pinned}, pinned: kept for good")
+    if status.library_bytes > status.library_max_bytes and status.pinned_pictures:
+        tell("more than it should hold: what is pinned stays; `sdq unpin` lets it go")
