@@ -45,11 +45,13 @@ def batch(
     quiet: options.Quiet = False,
     server: options.Server = None,
 ) -> int:
-    """Draw the lines of a file, like make: what is there already is not asked for again.
+    """Draw the lines of a file; like make, only what is missing.
 
-    Each line is a prompt, or a row with columns: prompt, negative, model, steps, guidance, width,
-    height, size, scheduler, seed, loras, count, output. What a line leaves out is as the flags
-    say. Paths go to standard output as the pictures come; the exit code is 1 when any line failed.
+    A line is a prompt, or a row with columns: prompt, negative, model, steps,
+    guidance, width, height, size, scheduler, seed, loras, count, output.
+    What it leaves out is as the flags say.
+
+    Paths go to standard output. The exit code is 1 when any line failed.
 
     \b
     Examples:
@@ -103,10 +105,10 @@ def plan(
     as_json: options.Json = False,
     server: options.Server = None,
 ) -> int:
-    """Say what `sdq batch` with the same flags would do: what is up to date, what is in the
-    library, what is in flight, what is new and what cannot be drawn; and how long it takes.
+    """Say what `sdq batch` would do, and how long that takes.
 
-    Nothing is drawn. The exit code is 1 when a line cannot be drawn.
+    What is up to date, in the library, in flight, new, or cannot be drawn.
+    Nothing is drawn. The exit code is 1 when a line cannot be.
 
     \b
     Examples:
