@@ -60,7 +60,8 @@ document.querySelector("main").addEventListener("click", (event) => {
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (dialog.open) {
-    const next = event.key.startsWith("Arrow") ? move(cards[open], event.key) : null;
+    const turns = event.key === "ArrowLeft" || event.key === "ArrowRight";
+    const next = turns ? move(cards[open], event.key) : null;
     if (next) { event.preventDefault(); show(next); }
     return;
   }
