@@ -15,16 +15,17 @@ MAX_LISTED = 20
 class Failures:
     """Counts lines, keeps the first for people and writes all to a file in the input's format.
 
-    The file is put in its place by `close`, also when the batch was interrupted: until then the
-    former one stays, which may be the input itself. Raises `OutputError` when it cannot be written.
+    The file is put in its place by `close`: until then the former one stays, which may be the
+    input itself, ``source``. Raises `OutputError` when it cannot be written.
     """
 
-    def __init__(self, path: str | None, reader: Reader | None) -> None:
+    def __init__(self, path: str | None, reader: Reader | None, source: str = "") -> None:
         self._numbers: set[int] = set()
         self._listed: list[tuple[int, SdqError]] = []
         self._reader = reader
         self._has_head = False
         self._path = None if path is None else Path(path)
+        self._is_source = path is not None and _are_same(path, source)
         self._part: Path | None = None
         self._file: TextIO | None = None
         if self._path is not None:
@@ -58,13 +59,15 @@ class Failures:
             self._has_head = True
             self._file.write(raw + "\n")
 
-    def close(self) -> None:
-        """Puts the file in its place: empty when nothing failed."""
+    def close(self, *, was_interrupted: bool = False) -> None:
+        """Puts the file in its place: empty when nothing failed. The input itself stays when the
+        batch was interrupted, for it has lines that nobody has tried yet."""
         if self._file is None or self._part is None or self._path is None:
             return
         try:
             self._file.close()
-            self._part.replace(self._path)
+            if not (was_interrupted and self._is_source):
+                self._part.replace(self._path)
         except OSError as error:
             raise OutputError(f"cannot write {self._path}: {error.strerror or error}") from error
         finally:
@@ -80,3 +83,10 @@ class Failures:
             sink.say(f"and {more} more")
         if self.lines and self._path is not None:
             sink.say(f"the lines that failed are in {plain(str(self._path))}")
+
+
+def _are_same(path: str, source: str) -> bool:
+    try:
+        return bool(source) and Path(path).samefile(source)
+    except OSError:
+        return False

@@ -70,7 +70,7 @@ async def run_batch(job: BatchJob, sink: Sink) -> int:
         if job.path == STDIN and sys.stdin.isatty():
             sink.say("one line of the batch a line, Ctrl-D ends")
         total = await _total(job, fd)
-        report = Report(sink, Failures(job.failed, reader), total=total)
+        report = Report(sink, Failures(job.failed, reader, job.path), total=total)
         await run_lines(lines_of_file(reader, fd, job.how), job.how_to_run, targets, report, sink)
         if hint := job.how.expansion.hint:
             sink.say(hint)

@@ -97,7 +97,7 @@ class Report:
         """Says how it went; the exit code. Call it once, also after an error."""
         self.table.close()
         self.counts.running = 0
-        self.failures.close()
+        self.failures.close(was_interrupted=was_interrupted)
         if not self._sink.quiet:
             self.failures.tell(self._sink)
         words = counts_in_words(self.counts)
