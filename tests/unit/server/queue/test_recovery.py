@@ -20,6 +20,7 @@ from sdq.testing.dispatch import begun, drawn, heartbeat, returned, stepped
 from sdq.testing.rig import ListeningPeer, Rig, open_rig, png
 
 ONE = Generate(1, SpecDraft("a dog"))
+BUSY_INTERVAL_SECONDS = 5.0
 
 
 @pytest.fixture
@@ -385,6 +386,21 @@ async def test_what_waits_behind_an_engine_that_hangs_is_given_to_another(rig: R
     row = await row_of(rig, job)
     assert (row.state, row.failures, row.deaths) == (JobState.QUEUED, 0, 0)
     assert rig.dispatcher.is_stopped(job)
+
+
+async def test_a_job_that_waits_for_its_lora_stays_while_its_worker_says_so(rig: Rig):
+    """As `sdq.worker.tasks` does while it fetches one: a word that is no step."""
+    job = await taken(rig)
+    rig.speeds.learn("first", job.spec, 0.1)
+    for _ in range(120):  # ten minutes, far over the patience with a quick worker
+        await rig.outcomes.apply(stepped(job, 0, "first"))
+        assert not await pass_seconds(rig, BUSY_INTERVAL_SECONDS, job)
+    row = await row_of(rig, job)
+    assert (row.state, row.failures, row.deaths) == (JobState.DISPATCHED, 0, 0)
+    assert not await pass_seconds(rig, PATIENCE_SECONDS / 2, job)  # and no word more
+    assert await pass_seconds(rig, PATIENCE_SECONDS + PATIENCE_STEPS, job)
+    row = await row_of(rig, job)
+    assert (row.state, row.failures, row.deaths) == (JobState.QUEUED, 0, 0)
 
 
 async def test_a_later_attempt_in_the_queue_is_not_held_by_who_hangs(rig: Rig):
