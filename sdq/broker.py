@@ -178,6 +178,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     at_once: Concurrency = 1  # of the jobs in hand, so many are drawn together
     loaded: tuple[ModelId, ...] = ()  # in memory now; the other models come when their turn does
     failing: tuple[ModelId, ...] = ()  # installed, and not among ``models``: see the note
+    memory_free_bytes: NotNegative | None = None  # of the device; None: nobody can say
 
 
 def pack(value: msgspec.Struct) -> bytes:

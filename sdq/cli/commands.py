@@ -27,6 +27,7 @@ from sdq.cli.pin import pin, unpin
 from sdq.cli.show import show
 from sdq.cli.status import status
 from sdq.cli.submit import submit
+from sdq.cli.top import top
 from sdq.cli.up import up
 from sdq.cli.verify import verify
 from sdq.cli.workers import workers
@@ -47,7 +48,7 @@ def build() -> typer.Typer:
     _add(app, "Draw", generate, batch, plan, sweep, submit, attach, jobs, cancel)
     _add(app, "Look and keep", find, show, inspect, verify, fetch, gallery, pin, unpin, history)
     app.add_typer(library.app, name="library", rich_help_panel="Look and keep")
-    _add(app, "Server and workers", up, status, workers)
+    _add(app, "Server and workers", up, status, workers, top)
     for name, part in (("server", server), ("worker", worker), ("model", models)):
         app.add_typer(part.app, name=name, rich_help_panel="Server and workers")
     _add(app, "This program", config, doctor, completion, man)

@@ -222,6 +222,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     seen_seconds_ago: float
     note: str = ""  # why it is stopping or broken, or cannot draw with one of its models
     loaded: tuple[str, ...] = ()  # of the models, those in memory
+    memory_free_bytes: int | None = None  # of the device; None: nobody can say
 
 
 class Status(BaseMessage, frozen=True):

@@ -17,6 +17,7 @@ from sdq.worker.devices import capacity_of, choose
 from sdq.worker.flight import Drawer, Pipeline
 from sdq.worker.holding import Holding
 from sdq.worker.lora_store import lora_path
+from sdq.worker.memory import free_bytes
 from sdq.worker.models import InstalledModel
 from sdq.worker.profile import DrawOptions, Plan, options_of, plan_of
 
@@ -37,11 +38,22 @@ class Supply:
     at_once: int = 1
     budget_bytes: int = 0
     faulty: Mapping[str, str] = field(default_factory=dict)
+    device_name: str = ""  # as torch calls it; empty: no device that has memory to speak of
 
     @property
     def held(self) -> tuple[HeldModel, ...]:
         """As a heartbeat names them."""
         return tuple(HeldModel(one.model_id, one.fingerprint) for one in self.manifests)
+
+    def memory_free_bytes(self) -> int | None:
+        """What the device has left now; ``None``: nobody can say. Never raises."""
+        if not self.device_name:
+            return None
+        try:
+            return free_bytes(self.device_name)
+        except Exception as error:  # noqa: BLE001 - a heartbeat goes on whatever a driver says
+            _log.debug("the memory of %s: %s", self.device_name, error)
+            return None
 
     @property
     def names(self) -> str:
@@ -72,6 +84,7 @@ def supply_of(home: Home, installed: Sequence[InstalledModel], settings: WorkerS
         at_once=max((plan.capacity or capacity_of(plan.device)).pictures for plan in plans),
         budget_bytes=budget_bytes(device, settings.memory_budget_bytes) if len(sound) > 1 else 0,
         faulty=faulty,
+        device_name=device.name,
     )
 
 

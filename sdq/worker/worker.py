@@ -240,6 +240,7 @@ class Worker:
             note=note,
             loaded=self._engine.loaded,
             failing=tuple(failing),
+            memory_free_bytes=self._supply.memory_free_bytes(),
         )
 
 

@@ -159,6 +159,7 @@ class Roster:
                 seen_seconds_ago=round(self.heard_seconds_ago(beat.worker_id), 1),
                 note=beat.note,
                 loaded=beat.loaded,
+                memory_free_bytes=beat.memory_free_bytes,
             )
             for beat in self._beats.values()
         )
