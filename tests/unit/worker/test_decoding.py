@@ -164,13 +164,14 @@ def test_tiles_take_less_memory_and_neither_more_than_expected(
     (large,) = latents(1, 96, 96)
     pixels, taken = (8 * 96) ** 2, {}
     for side in (64, 0):
-        with decoding._tiles(pipeline.vae, side):
-            pipeline.vae.decode(large)  # what convolutions of a size take once and keep
+        grown = []
+        for _ in range(3):  # the heap is in pieces by chance: the least is what it takes
             trim()
-            with Peak("cpu") as peak:
+            with decoding._tiles(pipeline.vae, side), Peak("cpu") as peak:
                 pipeline.vae.decode(large)
-        taken[side] = peak.growth_bytes or 0
-        once_bytes = 48 * 1024**2  # of which some comes anew after each trim
+            grown.append(peak.growth_bytes or 0)
+        taken[side] = min(grown)
+        once_bytes = 48 * 1024**2  # by the first convolutions of a process
         assert taken[side] < decode_bytes(pipeline.vae, pixels, 4, side) + once_bytes
     assert 2 * taken[64] < taken[0]
 
