@@ -31,8 +31,10 @@ Links = Annotated[
 ]
 ModelId = Annotated[str, typer.Argument(metavar="ID", help="Its name in requests.")]
 Sha256 = Annotated[
-    str | None, typer.Option(metavar="HEX", help="Of a single file: it is not read then.")
+    str | None,
+    typer.Option(metavar="HEX", help="Of a single file: with --bytes too, it is not read."),
 ]
+Bytes = Annotated[int | None, typer.Option("--bytes", metavar="N", min=1, help="Its exact size.")]
 FileName = Annotated[
     str | None, typer.Option(metavar="FILE", help="A single file's name, if its link has none.")
 ]
@@ -87,6 +89,7 @@ def add_model(
     links: Links,
     server: options.Server = None,
     sha256: Sha256 = None,
+    size_bytes: Bytes = None,
     name: FileName = None,
     like: Like = None,
     title: Title = None,
@@ -130,7 +133,9 @@ def add_model(
         golden=golden_of(golden) if golden else "",
     )
     with progress() as report:
-        found = look_at(links, sha256=sha256 or "", name=name or "", report=report)
+        found = look_at(
+            links, sha256=sha256 or "", size_bytes=size_bytes, name=name or "", report=report
+        )
     model = _liked(server, like or found.like)
     manifest = manifest_of(model_id, found, model, wishes)
     if dry_run:

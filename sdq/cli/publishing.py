@@ -92,13 +92,19 @@ def golden_of(file: Path) -> str:
 
 
 def look_at(
-    links: Sequence[str], *, sha256: str = "", name: str = "", report: Report = lambda f, b: None
+    links: Sequence[str],
+    *,
+    sha256: str = "",
+    size_bytes: int | None = None,
+    name: str = "",
+    report: Report = lambda file, done: None,
 ) -> Files:
     """The files behind the links, measured where nobody has said what they are.
 
     One file (its links are mirrors of one another), ``path=link`` for each file of a folder, or a
-    whole repository, ``hf://org/name@revision``. Files are streamed once to hash them. ``sha256``
-    and ``name`` are about one file. Raises `UsageError`, and `DownloadError` or `ModelError` for
+    whole repository, ``hf://org/name@revision``. Files are streamed once to hash them. ``sha256``,
+    ``size_bytes`` and ``name`` are about one file, which is not read when both of the former are
+    given. Raises `UsageError`, and `DownloadError` or `ModelError` for
     what the links give.
     """
     named = [link.partition("=") for link in links]
@@ -109,16 +115,16 @@ def look_at(
             "some links say which file of a folder they are, others do not",
             hint="write PATH=LINK for each file of a folder, or the mirrors of one file",
         )
-    if (sha256 or name) and (is_repository or all(with_paths)):
+    if (sha256 or name or size_bytes is not None) and (is_repository or all(with_paths)):
         raise UsageError(
-            "--sha256 and --name are about a single file, this is a folder",
+            "--sha256, --bytes and --name are about a single file, this is a folder",
             hint="leave them away: each file is read, and has its own",
         )
     if is_repository:
         return _repository(links[0], report)
     if all(with_paths):
         return _folder([(path, link) for path, _, link in named], report)
-    return _one_file(links, sha256, name, report)
+    return _one_file(links, sha256.lower(), size_bytes, name, report)
 
 
 def manifest_of(model_id: str, found: Files, like: ModelManifest, wishes: Wishes) -> ModelManifest:
@@ -159,7 +165,23 @@ def manifest_of(model_id: str, found: Files, like: ModelManifest, wishes: Wishes
         ) from error
 
 
-def _one_file(links: Sequence[str], sha256: str, name: str, report: Report) -> Files:
+def check_told(link: str, found: "Measured", sha256: str, size_bytes: int | None) -> None:
+    """Whether the file is the one that was spoken of, as far as it was. Raises `ModelError`."""
+    if sha256 and sha256 != found.sha256:
+        raise ModelError(
+            f"{link} has the sha256 {found.sha256}, not the one that is given",
+            hint="it is another file: ask where both come from",
+        )
+    if size_bytes not in (None, found.size_bytes):
+        raise ModelError(
+            f"{link} has {found.size_bytes} bytes, not {size_bytes}",
+            hint="it is another file: ask where both come from",
+        )
+
+
+def _one_file(
+    links: Sequence[str], sha256: str, size_bytes: int | None, name: str, report: Report
+) -> Files:
     from sdq.worker.fetch.paths import check_kind
 
     path = name or PurePosixPath(unquote(urlsplit(links[0]).path)).name
@@ -171,9 +193,10 @@ def _one_file(links: Sequence[str], sha256: str, name: str, report: Report) -> F
     kind: Kind = "archive" if path.lower().endswith(ARCHIVES) else "single_file"
     if kind == "single_file":
         check_kind(path)
-    if sha256:
-        return Files(kind, (ModelFile(path, None, sha256.lower(), tuple(links)),))
+    if sha256 and size_bytes is not None:
+        return Files(kind, (ModelFile(path, size_bytes, sha256, tuple(links)),))
     found = measured(links, path, report)
+    check_told(links[0], found, sha256, size_bytes)
     file = ModelFile(path, found.size_bytes, found.sha256, tuple(links))
     return Files(kind, (file,), _LIKE.get(_layout(path, found), ""))
 
@@ -243,7 +266,7 @@ def measured(links: Sequence[str], path: str, report: Report) -> "Measured":
             reasons.append(f"{link}: {error.message}")
     raise DownloadError(
         f"cannot read {path}: " + "; ".join(reasons),
-        hint="a model is only published with its hash; give it with --sha256 if you know it",
+        hint="nothing is published without hash and size; `--help` says how to give both",
     )
 
 

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from sdq.cli.publishing import Report, measured
+from sdq.cli.publishing import Report, check_told, measured
 from sdq.errors import ModelError, UsageError
 from sdq.protocol.model import LoraManifest, ModelFile, RelativePath
 
@@ -48,13 +48,7 @@ def lora_file(
     if sha256 and size_bytes is not None:
         return ModelFile(path, size_bytes, sha256, tuple(links))
     found = measured(links, path, report)
-    if sha256 and sha256 != found.sha256:
-        raise ModelError(
-            f"{links[0]} has the sha256 {found.sha256}, not the one that is given",
-            hint="it is another file: ask where both come from",
-        )
-    if size_bytes not in (None, found.size_bytes):
-        raise ModelError(f"{links[0]} has {found.size_bytes} bytes, not {size_bytes}")
+    check_told(links[0], found, sha256, size_bytes)
     _check_content(links[0], path, found.head)
     return ModelFile(path, found.size_bytes, found.sha256, tuple(links))
 

@@ -54,7 +54,7 @@ def test_mistakes_are_told_with_what_to_do(sdq):
         (("remove", "shape"), 2, "did you mean 'shapes'"),
         (("default", "nothing"), 2, "known are"),
         (("add", "mine", "https://example.org/x.ckpt"), 1, "safetensors"),
-        (("add", "mine", "ftp://example.org/x.safetensors"), 1, "--sha256"),
+        (("add", "mine", "ftp://example.org/x.safetensors"), 1, "hash and size"),
         (("add", "mine", "file:///nowhere.safetensors"), 1, "cannot read"),
         (("add", "a/b", "file:///x.safetensors", "--sha256", "a" * 64, "--like", "sd15"), 2, "id"),
         (

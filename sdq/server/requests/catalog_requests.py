@@ -141,6 +141,12 @@ class CatalogRequests:
         return read(self._catalog.file) or ""
 
     def _check_new(self, message: PutModel, own: Collection[str]) -> None:
+        for file in message.manifest.files:
+            if file.size_bytes is None:  # workers could not tell beforehand whether there is room
+                raise UsageError(
+                    f"{file.path} has no size: nothing is published without hash and size",
+                    hint="`sdq model add` finds out both",
+                )
         model_id = message.manifest.model_id
         is_known = model_id in own or model_id in self._catalog.fingerprints()
         if is_known and not message.replaces:

@@ -5,6 +5,7 @@ import struct
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -53,10 +54,27 @@ def test_a_mirror_that_is_away_does_not_matter(web: FileServer) -> None:
     assert (file.path, file.size_bytes) == ("gone.safetensors", len(SD1))
 
 
-def test_a_known_hash_is_not_computed(web: FileServer) -> None:
-    found = look_at([f"{web.url}/m.safetensors"], sha256="AB" * 32)
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [({"sha256": "ab" * 32}, "not the one that is given"), ({"size_bytes": 5}, "bytes, not 5")],
+)
+def test_a_file_that_is_another_one_than_was_told_is_refused(
+    web: FileServer, told: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ModelError, match=words):
+        look_at([f"{web.url}/m.safetensors"], **told)
+
+
+def test_a_hash_alone_does_not_do_for_a_size(web: FileServer) -> None:
+    digest = sha256(SD1).hexdigest()
+    (file,) = look_at([f"{web.url}/m.safetensors"], sha256=digest.upper()).files
+    assert (file.size_bytes, file.sha256) == (len(SD1), digest)
+
+
+def test_what_is_known_is_not_computed(web: FileServer) -> None:
+    found = look_at([f"{web.url}/m.safetensors"], sha256="AB" * 32, size_bytes=5)
     assert found.files[0].sha256 == "ab" * 32
-    assert found.files[0].size_bytes is None
+    assert found.files[0].size_bytes == 5
     assert not web.requests
 
 
@@ -154,7 +172,7 @@ def test_nothing_is_published_without_its_hash(web: FileServer) -> None:
     web.always["/m.safetensors"] = Fault(status=403)
     with pytest.raises(DownloadError, match="403 Forbidden") as refused:
         look_at([f"{web.url}/m.safetensors"])
-    assert "only published with its hash" in refused.value.hint
+    assert "without hash and size" in refused.value.hint
 
 
 def test_what_is_left_open_is_as_in_the_model_that_it_is_like(tmp_path: Path) -> None:

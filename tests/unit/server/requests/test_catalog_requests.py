@@ -72,6 +72,16 @@ async def test_a_model_is_shown_with_who_holds_it(rig: Rig, requests: CatalogReq
     assert (shown.is_default, shown.is_shipped) == (True, True)
 
 
+async def test_a_model_without_sizes_is_not_published(
+    rig: Rig, requests: CatalogRequests, mine: ModelManifest
+) -> None:
+    first = msgspec.structs.replace(mine.files[0], size_bytes=None)
+    unsized = msgspec.structs.replace(mine, files=(first, *mine.files[1:]))
+    with pytest.raises(UsageError, match=rf"{first.path} has no size"):
+        await requests.answer(PutModel(1, unsized))
+    assert "mine" not in rig.catalog.fingerprints()
+
+
 async def test_a_model_is_not_replaced_by_accident(
     requests: CatalogRequests, mine: ModelManifest
 ) -> None:
