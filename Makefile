@@ -35,7 +35,7 @@ check: $(VENV)/.installed-dev ## Format, lint, types and who may import whom
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed-dev ## Measure what the README claims
-	set -e; for name in startup hits overhead neighbours queues engine first_step; do $(BIN)/python bench/$$name.py; done
+	set -e; for name in startup cli hits overhead neighbours queues engine first_step; do $(BIN)/python bench/$$name.py; done
 
 bench-serving: $(VENV)/.installed-dev $(PEERS)/.installed ## Latency under load beside LitServe and Ray Serve (8 minutes)
 	$(BIN)/python bench/serving.py --peers $(PEERS) --json .cache/serving.json

@@ -68,7 +68,7 @@ def prompt_of(number: int) -> str:
 
 
 async def fill(data_dir: Path, pictures: int) -> None:
-    """Puts pictures as a worker sends them into the library, of noise, 36 KB each."""
+    """Puts pictures as a worker sends them into the library, of noise, 26 KB each."""
     from PIL import Image
 
     noise = Image.effect_noise((SIDE_PIXELS, SIDE_PIXELS), 80).convert("RGB")
