@@ -95,7 +95,7 @@ def _dispatch(arguments: list[str]) -> int:
 
     from sdq.cli.commands import build
 
-    command = get_command(build())
+    command = get_command(build(*arguments[:1]))
     result = command.main(arguments, prog_name="sdq", standalone_mode=False)
     return result if isinstance(result, int) else 0
 

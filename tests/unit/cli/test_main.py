@@ -65,6 +65,19 @@ def test_help(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert "generate" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["generate", "library"])
+def test_a_command_that_is_called_is_the_only_one_that_is_built(name: str) -> None:
+    """All others would be 12 ms of each call."""
+    root: Any = get_command(commands.build(name))
+    assert list(root.commands) == [name]
+
+
+@pytest.mark.parametrize("name", ["", "genrate", "--help"])
+def test_without_a_command_of_that_name_there_are_all(name: str) -> None:
+    root: Any = get_command(commands.build(name))
+    assert {"generate", "library", "man"} <= set(root.commands)
+
+
 def all_commands() -> list[list[str]]:
     def below(command: Any, path: list[str]) -> list[list[str]]:
         children = getattr(command, "commands", {})
