@@ -45,7 +45,7 @@ model: $(VENV)/.installed ## Train the built-in model anew (MINUTES=78 OUT=.cach
 	cd models/shapes && $(CURDIR)/$(BIN)/python -m training.make_model \
 		--minutes $(MINUTES) --out $(abspath $(OUT))
 
-terminal: $(VENV)/.installed-dev ## Record docs/terminal.svg anew (needs tmux)
+terminal: $(VENV)/.installed-dev ## Record docs/terminal*.svg anew, from real runs (needs tmux)
 	$(BIN)/python examples/terminal.py
 
 clean: ## Remove what make and the tools have made; .venv too
