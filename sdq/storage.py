@@ -34,6 +34,12 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         raise
 
 
+def nearest_there(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that is there as far as one may look."""
+    # Path.exists raises where one may not look.
+    return next(one for one in (path, *path.parents) if os.path.exists(one))  # noqa: PTH110
+
+
 class LockHeld(Exception):
     """Somebody else holds the lock. ``holder`` is what that one wrote down about itself."""
 

@@ -9,6 +9,7 @@ from sdq.cli import options
 from sdq.cli.output import plain, print_data, print_json
 from sdq.errors import SdqError
 from sdq.findings import Finding
+from sdq.storage import nearest_there
 
 if TYPE_CHECKING:
     from sdq.config import Settings
@@ -69,9 +70,7 @@ def _home(chosen: "Settings") -> Finding:
     import os
 
     home = chosen.home.root
-    there = home
-    while not there.exists():
-        there = there.parent
+    there = nearest_there(home.absolute())
     if not os.access(there, os.W_OK | os.X_OK):
         text = f"{home} cannot be written"
         return Finding("home", "problem", text, "export SDQ_HOME=/another/place")

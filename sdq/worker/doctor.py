@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from sdq.config import Home, WorkerSettings
 from sdq.errors import SdqError
 from sdq.findings import Finding
+from sdq.storage import nearest_there
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "celery", "redis")
 PROBE_SECONDS = 10.0
@@ -164,9 +165,7 @@ def memory() -> Finding:
 
 def disk(home: Home) -> Finding:
     """Room for models."""
-    there = home.models_dir
-    while not there.exists():
-        there = there.parent
+    there = nearest_there(home.models_dir.absolute())
     free = shutil.disk_usage(there).free
     text = f"{free / 1e9:.1f} GB free for models in {home.models_dir}"
     if free < LOW_DISK_BYTES:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sdq.storage import LockFile, LockHeld, replace_file
+from sdq.storage import LockFile, LockHeld, nearest_there, replace_file
 
 HOLDER = """
 import sys, time
@@ -119,3 +119,18 @@ def test_a_full_disk_leaves_the_old_one_and_nothing_half(tmp_path: Path) -> None
     assert done.stdout.strip() == "File too large"
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_nearest_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+    assert nearest_there(tmp_path / "a" / "b") == tmp_path
+    assert nearest_there(tmp_path / "closed") == tmp_path / "closed"
+    stat = os.stat
+
+    def refuses(path: object, *args: object, **named: object) -> os.stat_result:
+        if "closed/" in str(path):
+            raise PermissionError(13, "Permission denied")
+        return stat(path, *args, **named)
+
+    monkeypatch.setattr(os, "stat", refuses)
+    assert nearest_there(tmp_path / "closed" / "x" / "y") == tmp_path / "closed"

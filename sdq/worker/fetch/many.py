@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sdq.errors import DownloadError
 from sdq.protocol.model import ModelFile
+from sdq.storage import nearest_there
 from sdq.worker.fetch.mirrors import fetch_file
 from sdq.worker.fetch.paths import place
 from sdq.worker.fetch.rate import Rate
@@ -51,9 +52,7 @@ def fetch_files(
 def check_room(files: Sequence[ModelFile], folder: Path) -> None:
     """Raises `DownloadError` that says how much is missing on the disk of ``folder``."""
     needed_bytes = sum(_missing_bytes(file, place(folder, file.path)) for file in files)
-    there = folder
-    while not there.exists():
-        there = there.parent
+    there = nearest_there(folder.absolute())
     free_bytes = shutil.disk_usage(there).free
     if needed_bytes and needed_bytes + SPARE_BYTES > free_bytes:
         short_bytes = needed_bytes + SPARE_BYTES - free_bytes
