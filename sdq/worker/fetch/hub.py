@@ -75,7 +75,7 @@ def repository(link: str, environ: Mapping[str, str]) -> Repository:
         entries, headers = _ask(address, list[_Entry])
         files += [_file(entry) for entry in entries if entry.type == "file"]
         following = _NEXT.search(headers.get("link", ""))
-        address = address.at(urljoin(address.url, following[1])) if following else None
+        address = _further(address, following[1]) if following else None
     return Repository(place.repository, found.sha, tuple(files))
 
 
@@ -138,6 +138,13 @@ def _file(entry: _Entry) -> HubFile:
     if entry.lfs is None:
         return HubFile(entry.path, entry.size, "")
     return HubFile(entry.path, entry.lfs.size, entry.lfs.oid)
+
+
+def _further(address: Address, link: str) -> Address:
+    try:
+        return address.at(urljoin(address.url, link))
+    except ValueError as error:
+        raise Unreachable(f"the hub names a further page that is no address: {error}") from error
 
 
 def _ask(address: Address, kind: Any) -> tuple[Any, dict[str, str]]:

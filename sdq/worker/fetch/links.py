@@ -101,7 +101,10 @@ def _local(link: str) -> Path:
     parts = urlsplit(link)
     if parts.netloc not in ("", "localhost"):
         raise Unreachable("a file:// link has three slashes: file:///path")
-    return Path(unquote(parts.path))
+    path = unquote(parts.path)
+    if "\0" in path:
+        raise Unreachable("a file:// link with a zero in it names no file")
+    return Path(path)
 
 
 class HubPlace(NamedTuple):

@@ -167,6 +167,18 @@ def test_a_header_that_would_fill_the_memory_is_refused(
         unpack(path, tmp_path / "out")
 
 
+def test_a_list_of_holes_is_refused(tmp_path: Path) -> None:
+    """It would be read as far as the archive goes."""
+    path = tmp_path / "m.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tarred:
+        info = tarfile.TarInfo("model_index.json")
+        info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+        info.size = 1024
+        tarred.addfile(info, io.BytesIO(b"1\n0\n0\n".ljust(1024, b"\0")))
+    with pytest.raises(ModelError, match="a header of a kind or size"):
+        unpack(path, tmp_path / "out")
+
+
 def test_headers_without_end_are_a_broken_archive(tmp_path: Path) -> None:
     path = tmp_path / "m.tar"
     name = header(5, tarfile.GNUTYPE_LONGNAME) + b"abcd".ljust(512, b"\0")

@@ -8,6 +8,7 @@ import pytest
 
 from sdq.errors import ModelError
 from sdq.testing.file_server import FileServer
+from sdq.worker.fetch import hub
 from sdq.worker.fetch.faults import Unreachable
 from sdq.worker.fetch.hub import HubFile, pipeline_files, repository
 
@@ -113,3 +114,10 @@ def test_an_answer_that_makes_no_sense(web: FileServer) -> None:
         web.files["/api/models/org/name/revision/main"] = answer
         with pytest.raises(Unreachable, match="cannot be read"):
             repository("hf://org/name", {"HF_ENDPOINT": web.url})
+
+
+def test_a_further_page_that_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [(hub._Revision(COMMIT), {}), ([], {"link": '<http://[x>; rel="next"'})]
+    monkeypatch.setattr(hub, "_ask", lambda *asked: answers.pop(0))
+    with pytest.raises(Unreachable, match="no address"):
+        repository("hf://org/name", {})

@@ -59,6 +59,8 @@ def test_files_of_this_computer() -> None:
     assert resolve("file:///srv/my%20models/x.json", {}) == Path("/srv/my models/x.json")
     with pytest.raises(Unreachable, match="three slashes"):
         resolve("file://srv/x.json", {})
+    with pytest.raises(Unreachable, match="names no file"):
+        resolve("file:///srv/x%00.json", {})
 
 
 def test_built_in_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
