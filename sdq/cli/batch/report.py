@@ -53,7 +53,7 @@ class Report:
             self.counts.hits += 1
         else:
             self.counts.made += 1
-        self.table.came()
+            self.table.drawn()
         self._picture(line, target, origin.value, seconds, png)
 
     def failed(self, line: BatchLine | BadLine, error: SdqError, pictures: int) -> None:

@@ -24,7 +24,8 @@ _LABEL_COLUMNS = 34
 _BAR_COLUMNS = 30
 _MIN_BAR_COLUMNS = 8
 _FREE_COLUMNS = 2  # for the ^C that a terminal echoes
-_PACE_PICTURES = 50
+_PACE_BURSTS = 50
+_BURST_SECONDS = 1.0
 _REFRESH_PER_SECOND = 8
 
 
@@ -48,20 +49,38 @@ class Counts(msgspec.Struct):
 
 
 class Pace:
-    """How fast pictures come of late, those that were there already left out."""
+    """How fast pictures are drawn of late; those of the library come at no cost.
+
+    Workers draw several at once, so they come in bursts: the gaps inside one say nothing. What
+    comes within `_BURST_SECONDS` is one burst, and its time is that since the one before, or since
+    the first line was asked for.
+    """
 
     def __init__(self) -> None:
-        self._times: deque[float] = deque(maxlen=_PACE_PICTURES)
+        self._bursts: deque[tuple[float, int]] = deque(maxlen=_PACE_BURSTS)  # from when, pictures
+
+    def begin(self) -> None:
+        """The first line is asked for; later calls change nothing."""
+        if not self._bursts:
+            self._bursts.append((time.monotonic(), 0))
 
     def picture(self) -> None:
-        self._times.append(time.monotonic())
+        """One was drawn."""
+        self.begin()
+        now = time.monotonic()
+        at, pictures = self._bursts[-1]
+        if pictures and now - at < _BURST_SECONDS:
+            self._bursts[-1] = at, pictures + 1
+        else:
+            self._bursts.append((now, 1))
 
     def seconds_for(self, pictures: int) -> float | None:
         """How long so many more take; ``None``: nobody knows yet."""
-        if len(self._times) < 2 or not pictures:
+        bursts = [*self._bursts]
+        came = sum(count for _, count in bursts[1:])
+        if not came or not pictures:
             return None
-        passed = time.monotonic() - self._times[0]
-        return pictures * passed / (len(self._times) - 1)
+        return pictures * (time.monotonic() - bursts[0][0]) / came
 
 
 class BatchTable:
@@ -78,6 +97,7 @@ class BatchTable:
 
     def show(self, ticket: int, label: str, news: Progress | None) -> None:
         """What is known of a line under way; ``None``: just asked for."""
+        self._pace.begin()
         if ticket in self._lines or len(self._lines) < MAX_LINES:
             state = "waiting" if news is None else state_of(news)
             self._lines[ticket] = (plain(label), state)
@@ -86,8 +106,8 @@ class BatchTable:
         """It is not under way any more."""
         self._lines.pop(ticket, None)
 
-    def came(self) -> None:
-        """A picture came from the server."""
+    def drawn(self) -> None:
+        """A picture was drawn."""
         self._pace.picture()
 
     def lost(self) -> None:
@@ -163,8 +183,8 @@ class BatchTable:
 class QuietTable(QuietDisplay):
     """No terminal: why lines have to wait, once; and that the server is gone."""
 
-    def came(self) -> None:
-        """A picture came from the server."""
+    def drawn(self) -> None:
+        """A picture was drawn."""
 
 
 def counts_in_words(counts: Counts) -> str:

@@ -20,12 +20,43 @@ def test_the_pace_is_that_of_pictures_that_came(monkeypatch: pytest.MonkeyPatch)
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     pace = Pace()
+    pace.begin()
     assert pace.seconds_for(5) is None
     for _ in range(3):
-        pace.picture()
         now += 2.0
-    assert pace.seconds_for(5) == 5 * 6 / 2
+        pace.begin()  # of another line
+        pace.picture()
+    assert pace.seconds_for(5) == 5 * 2.0
     assert pace.seconds_for(0) is None
+    now += 6.0  # none comes: it takes longer
+    assert pace.seconds_for(5) == 5 * 12.0 / 3
+
+
+@pytest.mark.parametrize("together", [4, 64])
+def test_the_pace_does_not_go_by_the_gaps_inside_a_burst(
+    monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    pace = Pace()
+    pace.begin()
+    for _ in range(100):
+        now += 60.0 - 0.001 * together
+        for _ in range(together):
+            now += 0.001
+            pace.picture()
+        assert pace.seconds_for(together) == pytest.approx(60.0, rel=0.01)
+
+
+def test_the_pace_is_that_of_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    pace = Pace()
+    pace.begin()
+    for seconds in [60.0] * 10 + [2.0] * 50:
+        now += seconds
+        pace.picture()
+    assert pace.seconds_for(5) == 5 * 2.0
 
 
 async def test_a_terminal_shows_what_is_left(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
