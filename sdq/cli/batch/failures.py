@@ -1,13 +1,13 @@
 """Lines that failed: some of them for people, all of them for ``--failed``."""
 
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
 from sdq.cli.batch.formats import Reader
 from sdq.cli.output import Sink, plain
-from sdq.errors import OutputError, SdqError
+from sdq.client.saving import cannot_write, part_name
+from sdq.errors import SdqError
 
 MAX_LISTED = 20
 
@@ -24,6 +24,7 @@ class Failures:
         self._listed: list[tuple[int, SdqError]] = []
         self._reader = reader
         self._has_head = False
+        self._is_there = False
         self._path = None if path is None else Path(path)
         self._is_source = path is not None and _are_same(path, source)
         self._part: Path | None = None
@@ -32,14 +33,12 @@ class Failures:
             self._open(self._path)
 
     def _open(self, path: Path) -> None:
-        self._part = path.parent / f".sdq-{os.uname().nodename}-{os.getpid()}-failed.part"
+        self._part = path.parent / part_name()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._part.open("w", encoding="utf-8")
         except OSError as error:
-            raise OutputError(
-                f"cannot write {path}: {error.strerror or error}", hint="name it by --failed FILE"
-            ) from error
+            raise cannot_write(path, error, elsewhere="name it by --failed FILE") from error
 
     @property
     def lines(self) -> int:
@@ -53,11 +52,27 @@ class Failures:
         self._numbers.add(number)
         if len(self._listed) < MAX_LISTED:
             self._listed.append((number, error))
-        if self._file is not None and raw:
-            if not self._has_head and self._reader is not None and self._reader.head:
-                self._file.write(self._reader.head + "\n")
-            self._has_head = True
-            self._file.write(raw + "\n")
+        if self._file is not None and self._path is not None and raw:
+            try:
+                self._write(self._file, raw)
+            except OSError as error:
+                self._give_up()
+                raise cannot_write(self._path, error) from error
+
+    def _write(self, file: TextIO, raw: str) -> None:
+        if not self._has_head and self._reader is not None and self._reader.head:
+            file.write(self._reader.head + "\n")
+        self._has_head = True
+        file.write(raw + "\n")
+
+    def _give_up(self) -> None:
+        """Leaves the former file, and nothing beside it."""
+        if self._file is not None and self._part is not None:
+            with suppress(OSError):  # what it still holds cannot be written either
+                self._file.close()
+            with suppress(OSError):
+                self._part.unlink(missing_ok=True)
+            self._file = None
 
     def close(self, *, was_interrupted: bool = False) -> None:
         """Puts the file in its place: empty when nothing failed. The input itself stays when the
@@ -68,12 +83,11 @@ class Failures:
             self._file.close()
             if not (was_interrupted and self._is_source):
                 self._part.replace(self._path)
+                self._is_there = True
         except OSError as error:
-            raise OutputError(f"cannot write {self._path}: {error.strerror or error}") from error
+            raise cannot_write(self._path, error) from error
         finally:
-            self._file = None
-            with suppress(OSError):
-                self._part.unlink(missing_ok=True)
+            self._give_up()
 
     def tell(self, sink: Sink) -> None:
         """The first failures, with what to do about them."""
@@ -81,7 +95,7 @@ class Failures:
             sink.error(error, about=f"line {number}")
         if more := self.lines - len(self._listed):
             sink.say(f"and {more} more")
-        if self.lines and self._path is not None:
+        if self.lines and self._is_there:
             sink.say(f"the lines that failed are in {plain(str(self._path))}")
 
 

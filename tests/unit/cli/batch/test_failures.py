@@ -1,5 +1,7 @@
 """The file of the lines that failed."""
 
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,24 @@ def test_many_failures_are_not_all_listed(capsys: pytest.CaptureFixture[str]) ->
 def test_a_folder_that_is_a_file_is_said_at_the_beginning(file: Path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
         Failures(str(file / "below.csv"), None)
+
+
+def test_a_disk_that_is_full_leaves_the_former_file(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    failures = Failures(str(file), Reader("text"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limits[1]))
+    try:
+        with pytest.raises(OutputError, match="cannot write") as caught:
+            failures.add(1, "x" * 60_000, WHY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "make room" in caught.value.hint
+    failures.close(was_interrupted=True)
+    failures.tell(Sink())
+    assert file.read_text() == "former"
+    assert list(file.parent.iterdir()) == [file]
+    assert str(file) not in capsys.readouterr().err, "it holds no lines of this batch"
