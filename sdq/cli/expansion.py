@@ -4,7 +4,14 @@ from collections.abc import Iterator
 
 import msgspec
 
-from sdq.cli.templates import MAX_PROMPTS, Template, Wildcards, looks_like_a_template, no_wildcards
+from sdq.cli.templates import (
+    MAX_PROMPTS,
+    Parsed,
+    Template,
+    Wildcards,
+    looks_like_a_template,
+    no_wildcards,
+)
 from sdq.errors import UsageError
 
 HINT = "a prompt looks like a template: --expand draws each of its alternatives"
@@ -18,13 +25,14 @@ class Expansion(msgspec.Struct):
     most: int = MAX_PROMPTS
     seed: int = 0
     wildcards: Wildcards = no_wildcards
+    parsed: Parsed = {}  # its wildcards, as far as prompts have named them
     hint: str = ""  # what to tell a person who may have forgotten the flag
 
     def of(self, prompt: str) -> Iterator[str]:
         """The prompts of a template. Raises `UsageError` for one that cannot be expanded."""
         if not self.is_asked_for:
             return iter((prompt,))
-        template = Template(prompt, self.wildcards)
+        template = Template(prompt, self.wildcards, self.parsed)
         if self.random is not None:
             return template.some(self.random, self.seed)
         return template.all(self.most)
@@ -33,7 +41,7 @@ class Expansion(msgspec.Struct):
         """How many those are."""
         if not self.is_asked_for:
             return 1
-        count = Template(prompt, self.wildcards).count
+        count = Template(prompt, self.wildcards, self.parsed).count
         return count if self.random is None else min(self.random, count)
 
     def look_at(self, prompt: str) -> None:

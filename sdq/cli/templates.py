@@ -81,12 +81,20 @@ class _Choice:
         return self.rows[pick(len(self.rows))].any(pick)
 
 
+Parsed = dict[str, _Choice]
+"""Wildcards by their names, parsed."""
+
+
 class Template:
     """A prompt with its groups found. Raises `UsageError` for what cannot be expanded."""
 
-    def __init__(self, text: str, wildcards: Wildcards = no_wildcards) -> None:
+    def __init__(
+        self, text: str, wildcards: Wildcards = no_wildcards, parsed: Parsed | None = None
+    ) -> None:
+        """``parsed``: what templates with the same ``wildcards`` share, so that each is parsed
+        once."""
         self._text = text
-        self._row = _Parser(wildcards).row(text)
+        self._row = _Parser(wildcards, {} if parsed is None else parsed).row(text)
 
     @property
     def count(self) -> int:
@@ -136,12 +144,12 @@ def looks_like_a_template(text: str) -> bool:
 
 
 class _Parser:
-    """One for a template and all wildcards that it names, each of which is parsed once."""
+    """One for a template. ``choices``: of all wildcards by their names, as far as any was named."""
 
-    def __init__(self, wildcards: Wildcards) -> None:
+    def __init__(self, wildcards: Wildcards, choices: Parsed) -> None:
         self._wildcards = wildcards
         self._above: list[str] = []  # the wildcards that the text in hand comes from
-        self._choices: dict[str, _Choice] = {}
+        self._choices = choices
 
     def row(self, text: str) -> _Row:
         return self._row(text, 0, len(text), _groups(text), 0)

@@ -1,5 +1,6 @@
 """The flags about templates."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,24 @@ def test_the_flags(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="1000"):
         expansion_of(True, 2_000, None, None, None)
     assert Expansion().count("{a|b}") == 1
+
+
+def test_a_wildcard_is_parsed_once_for_all_prompts() -> None:
+    looks = 0
+
+    class Lines(tuple[str, ...]):
+        __slots__ = ()
+
+        def __iter__(self) -> Iterator[str]:
+            nonlocal looks
+            looks += 1
+            return super().__iter__()
+
+    lines = Lines(("red", "{light|dark} blue"))
+    expansion = Expansion(True, wildcards=lambda name: lines)
+    for what in ("circle", "square"):
+        prompts = [f"red {what}", f"light blue {what}", f"dark blue {what}"]
+        assert list(expansion.of(f"__colour__ {what}")) == prompts
+        assert expansion.count(f"__colour__ {what}") == 3
+    assert looks == 1
+    assert list(Expansion(True, wildcards=lambda name: ("other",)).of("__colour__")) == ["other"]
