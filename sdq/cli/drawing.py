@@ -11,6 +11,7 @@ from sdq.cli.output import Sink
 from sdq.cli.prompts import prompts_of
 from sdq.cli.receiving import Receiving, Request
 from sdq.cli.retrying import connected, passes, pause, runs_of, tell_again
+from sdq.cli.running import first_of
 from sdq.client.client import Client
 from sdq.config import ClientSettings
 from sdq.errors import ConnectionFailed, OutputError, SdqError
@@ -88,7 +89,7 @@ class _Drawing:
                     task.add_done_callback(lambda _: places.release())
                     first_n += order.count
         except BaseExceptionGroup as errors:
-            raise _first(errors) from None
+            raise first_of(errors) from None
         if order.expansion.hint:
             self._sink.say(order.expansion.hint)
 
@@ -137,9 +138,3 @@ class _Drawing:
             mine = request.left.intersection(range(first_index, first_index + n))
             request.again |= mine
             request.left -= mine
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first plain exception in a group."""
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -42,6 +42,12 @@ async def _supervised(command: Coroutine[Any, Any, int]) -> int:
         return _EXIT_CODES[got[0]]
 
 
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first plain exception in a group: what a person is told of tasks that failed."""
+    first = group.exceptions[0]
+    return first_of(first) if isinstance(first, BaseExceptionGroup) else first
+
+
 def _leave(code: int) -> None:
     """Ends the process without waiting for anything; the kernel closes the connection."""
     if sys.stderr.isatty():

@@ -6,6 +6,9 @@ import typer
 
 BATCH = "The batch"
 
+MAX_JOBS = 900
+"""Lines under way: a connection takes a thousand requests, and some are for questions."""
+
 File = Annotated[
     str,
     typer.Argument(
@@ -40,7 +43,7 @@ Jobs = Annotated[
         "--jobs",
         metavar="N",
         min=1,
-        max=900,
+        max=MAX_JOBS,
         help="Lines under way at once.",
         rich_help_panel=BATCH,
     ),

@@ -13,14 +13,12 @@ from sdq.cli.batch.planning import Patience, PlannedLine, planned
 from sdq.cli.batch.report import Report
 from sdq.cli.batch.targets import Standing, Target, Targets
 from sdq.cli.retrying import passes, pause, runs_of
+from sdq.cli.running import first_of
 from sdq.client.client import Client
 from sdq.client.news import Reconnected, Reconnecting
 from sdq.errors import ConnectionFailed, OutputError, SdqError, from_code
 from sdq.protocol.messages import Accepted, Failure, Picture, Progress
 from sdq.protocol.vocabulary import CachePolicy, Priority
-
-MAX_JOBS = 900
-"""Lines under way: a connection takes a thousand requests, and some are for questions."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -87,7 +85,7 @@ class Running:
                     else:
                         await asyncio.sleep(0)  # for others' turns; looking took a moment
         except BaseExceptionGroup as errors:
-            raise _first(errors) from None
+            raise first_of(errors) from None
 
     def _work_of(self, planned_line: PlannedLine) -> _Work | None:
         """What is to be drawn of a line; ``None``: nothing."""
@@ -185,9 +183,3 @@ class Running:
         del work.left[picture.index]
         seconds = time.monotonic() - work.begun
         self._report.came(work.line, target, picture.cache, seconds, picture.image)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first plain exception in a group."""
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
