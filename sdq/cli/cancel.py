@@ -26,6 +26,7 @@ JobIds = Annotated[
 AllMine = Annotated[
     bool, typer.Option("--all-mine", help="All that you asked for and that have not ended.")
 ]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")]
 
 _JOBS_AT_ONCE = 1_000
 _NAMED = 5
@@ -36,6 +37,7 @@ def cancel(
     all_mine: AllMine = False,
     server: options.Server = None,
     as_json: options.Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Take back jobs. What somebody else wants too goes on for them.
 
@@ -55,16 +57,16 @@ def cancel(
         chunks = [job_ids[start : start + _JOBS_AT_ONCE] for start in starts]
         return [await client.cancel_jobs(chunk) for chunk in chunks]
 
-    _show(ask(server, take_back), as_json)
+    _show(ask(server, take_back), as_json, quiet=quiet)
 
 
-def _show(answers: "list[JobsCancelled]", as_json: bool) -> None:
+def _show(answers: "list[JobsCancelled]", as_json: bool, *, quiet: bool) -> None:
     names = ("cancelled", "kept", "ended", "foreign")
     counts = {name: sum(getattr(answer, name) for answer in answers) for name in names}
     unknown = [job_id for answer in answers for job_id in answer.unknown]
     if as_json:
         print_json({**counts, "unknown": unknown})
-    elif any(counts.values()) or not unknown:
+    elif not quiet and (any(counts.values()) or not unknown):
         print_data(_in_words(**counts))
     if unknown:
         named = ", ".join(unknown[:_NAMED]) + (" …" if len(unknown) > _NAMED else "")

@@ -214,6 +214,20 @@ async def test_cancel_of_unknown_jobs(sdq: Sdq) -> None:
     assert outcome.lines == ["1 cancelled"]
     assert "no such job: nobody" in outcome.stderr
     assert only.stdout == b""
+
+
+async def test_a_quiet_cancel_says_nothing_but_errors(sdq: Sdq) -> None:
+    table = ScriptedJobs()
+    async with ScriptedServer(table.handle) as server:
+        table.plan(SpecDraft(prompt="x"))
+        done = await sdq("cancel", "job0", "-q", server=server.address)
+        unknown = await sdq("cancel", "nobody", "--quiet", server=server.address)
+        told = await sdq("cancel", "job0", "-q", "--json", server=server.address)
+    assert (done.code, done.stdout, done.stderr) == (0, b"", "")
+    assert table.jobs["job0"].state is JobState.CANCELLED
+    assert unknown.code == 2
+    assert "no such job: nobody" in unknown.stderr
+    assert "cancelled" in json.loads(told.stdout)
     assert table.jobs["job0"].state is JobState.CANCELLED
 
 
