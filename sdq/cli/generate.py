@@ -8,6 +8,7 @@ import typer
 from sdq.cli import options
 from sdq.cli import picture_options as flags
 from sdq.cli import template_options as templates
+from sdq.cli.taking import taking
 from sdq.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,26 +73,16 @@ NoWait = Annotated[
 ]
 
 
+@taking(draft=flags.draft_of, expanding=templates.expanding_of)
 def generate(
     prompt: Prompt = None,
+    *,
     output: options.Output = None,
     from_file: From = None,
-    model: options.Model = None,
-    negative: flags.Negative = "",
-    steps: flags.Steps = None,
-    guidance: flags.Guidance = None,
-    width: flags.Width = None,
-    height: flags.Height = None,
-    size: flags.Size = None,
-    scheduler: flags.Scheduler = None,
-    lora: flags.Loras = None,
-    seed: flags.Seed = None,
+    draft: "SpecDraft",
     new: flags.New = False,
     count: flags.Count = 1,
-    expand: templates.Expand = False,
-    random: templates.Random = None,
-    most: templates.Most = None,
-    wildcards: templates.WildcardsFolder = None,
+    expanding: templates.Expanding,
     cache: Cache = "prefer",
     priority: flags.Priority = "normal",
     timeout: Timeout = None,
@@ -121,21 +112,17 @@ def generate(
       sdq generate "a {red|green} {circle|square}" --expand -o shapes/
       sdq generate --from out.png --steps 60 -o better.png
     """
-    draft = flags.draft_of(
-        negative=negative, model=model, sides=(size, width, height), steps=steps,
-        guidance=guidance, scheduler=scheduler, seed=seed, new=new, loras=lora,
-    )  # fmt: skip
+    flags.refuse_both(new, draft.seed)
     prompt, draft = _begun(prompt, draft, from_file, new=new)
-    from sdq.cli.expansion import expansion_of
     from sdq.cli.order import order_of
     from sdq.cli.showing import showing_of
 
     client = options.settings(client__server=server).client
     showing = showing_of(client, preview=preview, show=show, bell=bell, quiet=quiet)
-    expansion = expansion_of(expand, random, most, wildcards, draft.seed)
     order = order_of(
-        prompt, draft, new, count, cache, priority, not no_wait, timeout, retry, showing, expansion
-    )
+        prompt, draft, new, count, cache, priority, not no_wait, timeout, retry, showing,
+        expanding(draft.seed),
+    )  # fmt: skip
     return _run(order, output, client, force=force, as_json=as_json, quiet=quiet)
 
 

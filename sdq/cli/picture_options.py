@@ -1,11 +1,11 @@
-"""The flags that say what to draw: `sdq generate` and `sdq submit` share them."""
+"""The flags that say what to draw; commands take them by `sdq.cli.taking`."""
 
 import re
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sdq.cli import completion_words
+from sdq.cli import completion_words, options
 from sdq.errors import UsageError
 
 if TYPE_CHECKING:
@@ -85,26 +85,22 @@ Priority = Annotated[
 
 
 def draft_of(
-    *,
-    negative: str,
-    model: str | None,
-    sides: tuple[str | None, int | None, int | None],
-    steps: int | None,
-    guidance: float | None,
-    scheduler: str | None,
-    seed: int | None,
-    new: bool,
-    loras: "Sequence[str] | None" = None,
+    model: options.Model = None,
+    negative: Negative = "",
+    steps: Steps = None,
+    guidance: Guidance = None,
+    width: Width = None,
+    height: Height = None,
+    size: Size = None,
+    scheduler: Scheduler = None,
+    lora: Loras = None,
+    seed: Seed = None,
 ) -> "SpecDraft":
-    """The draft, still without its prompt. ``sides``: ``--size``, ``--width``, ``--height``.
-
-    Raises `UsageError` for flags that contradict each other.
-    """
+    """The draft, still without its prompt. Raises `UsageError` for flags that contradict each
+    other."""
     from sdq.spec import SpecDraft
 
-    if new and seed is not None:
-        raise UsageError("--new draws a seed: leave --seed away")
-    width, height = _in_pixels(*sides)
+    width, height = _in_pixels(size, width, height)
     return SpecDraft(
         prompt="",
         negative_prompt=negative,
@@ -115,8 +111,14 @@ def draft_of(
         guidance_scale=guidance,
         scheduler=scheduler,
         seed=seed,
-        loras=loras_of(loras or ()),
+        loras=loras_of(lora or ()),
     )
+
+
+def refuse_both(new: bool, seed: int | None) -> None:
+    """Raises `UsageError` when a seed is given and ``--new`` is to draw one."""
+    if new and seed is not None:
+        raise UsageError("--new draws a seed: leave --seed away")
 
 
 def loras_of(flags: "Sequence[str]") -> "tuple[LoraChoice, ...]":

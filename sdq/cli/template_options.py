@@ -1,8 +1,16 @@
-"""The flags about templates: `sdq generate`, `submit`, `batch` and `plan` share them."""
+"""The flags about templates; commands take them by `sdq.cli.taking`."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from sdq.cli.expansion import Expansion
+
+Expanding = Callable[[int | None], "Expansion"]
+"""How prompts are expanded, once the seed of their pictures is known. Raises `UsageError` for
+flags that need ``--expand`` without it."""
 
 TEMPLATES = "Templates"
 
@@ -47,3 +55,19 @@ WildcardsFolder = Annotated[
         rich_help_panel=TEMPLATES,
     ),
 ]
+
+
+def expanding_of(
+    expand: Expand = False,
+    random: Random = None,
+    most: Most = None,
+    wildcards: WildcardsFolder = None,
+) -> Expanding:
+    """What the flags say."""
+
+    def expanding(seed: int | None) -> "Expansion":
+        from sdq.cli.expansion import expansion_of
+
+        return expansion_of(expand, random, most, wildcards, seed)
+
+    return expanding

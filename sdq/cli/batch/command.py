@@ -7,35 +7,25 @@ from sdq.cli import picture_options as flags
 from sdq.cli import template_options as templates
 from sdq.cli.batch import flags as batch_flags
 from sdq.cli.generate import Cache, NoWait, Retry, Timeout
+from sdq.cli.taking import taking
 
 if TYPE_CHECKING:
-    from sdq.cli.batch.lines import Understanding
     from sdq.spec import SpecDraft
 
 
+@taking(draft=flags.draft_of, expanding=templates.expanding_of)
 def batch(
     file: batch_flags.File,
+    *,
     output: batch_flags.Output = None,
     format: batch_flags.Format = None,
     jobs: batch_flags.Jobs = 8,
     failed: batch_flags.Failed = None,
     dry_run: batch_flags.DryRun = False,
     force: batch_flags.Force = False,
-    model: options.Model = None,
-    negative: flags.Negative = "",
-    steps: flags.Steps = None,
-    guidance: flags.Guidance = None,
-    width: flags.Width = None,
-    height: flags.Height = None,
-    size: flags.Size = None,
-    scheduler: flags.Scheduler = None,
-    lora: flags.Loras = None,
-    seed: flags.Seed = None,
+    draft: "SpecDraft",
     count: flags.Count = 1,
-    expand: templates.Expand = False,
-    random: templates.Random = None,
-    most: templates.Most = None,
-    wildcards: templates.WildcardsFolder = None,
+    expanding: templates.Expanding,
     cache: Cache = "prefer",
     priority: flags.Priority = "normal",
     timeout: Timeout = None,
@@ -59,18 +49,13 @@ def batch(
       sdq batch shots.csv --steps 20 --failed failed.csv
       jq -c '{prompt, seed}' shots.json | sdq batch - --format jsonl -o out/
     """
-    how = _understood(
-        flags.draft_of(
-            negative=negative, model=model, sides=(size, width, height), steps=steps,
-            guidance=guidance, scheduler=scheduler, seed=seed, new=False, loras=lora,
-        ),
-        count, expand, random, most, wildcards,
-    )  # fmt: skip
     from sdq.cli.batch.job import BatchJob, run_batch, run_plan
+    from sdq.cli.batch.lines import Understanding
     from sdq.cli.batch.running import BatchOrder
     from sdq.cli.output import Sink
     from sdq.protocol.vocabulary import CachePolicy, Priority
 
+    how = Understanding(draft, count, expanding(draft.seed))
     settings = options.settings(client__server=server).client
     order = BatchOrder(
         jobs, CachePolicy(cache), Priority(priority), not no_wait, retry, settings.reconnect_seconds
@@ -80,26 +65,16 @@ def batch(
     return options.run(run(job, Sink(as_json=as_json, quiet=quiet)))
 
 
+@taking(draft=flags.draft_of, expanding=templates.expanding_of)
 def plan(
     file: batch_flags.File,
+    *,
     output: batch_flags.Output = None,
     format: batch_flags.Format = None,
     force: batch_flags.Force = False,
-    model: options.Model = None,
-    negative: flags.Negative = "",
-    steps: flags.Steps = None,
-    guidance: flags.Guidance = None,
-    width: flags.Width = None,
-    height: flags.Height = None,
-    size: flags.Size = None,
-    scheduler: flags.Scheduler = None,
-    lora: flags.Loras = None,
-    seed: flags.Seed = None,
+    draft: "SpecDraft",
     count: flags.Count = 1,
-    expand: templates.Expand = False,
-    random: templates.Random = None,
-    most: templates.Most = None,
-    wildcards: templates.WildcardsFolder = None,
+    expanding: templates.Expanding,
     cache: Cache = "prefer",
     timeout: Timeout = None,
     as_json: options.Json = False,
@@ -115,34 +90,14 @@ def plan(
       sdq plan prompts.txt
       sdq plan shots.csv --steps 50 --json | jq 'select(.event == "plan").device_seconds'
     """
-    how = _understood(
-        flags.draft_of(
-            negative=negative, model=model, sides=(size, width, height), steps=steps,
-            guidance=guidance, scheduler=scheduler, seed=seed, new=False, loras=lora,
-        ),
-        count, expand, random, most, wildcards,
-    )  # fmt: skip
     from sdq.cli.batch.job import BatchJob, run_plan
+    from sdq.cli.batch.lines import Understanding
     from sdq.cli.batch.running import BatchOrder
     from sdq.cli.output import Sink
     from sdq.protocol.vocabulary import CachePolicy
 
     order = BatchOrder(cache=CachePolicy(cache))
+    how = Understanding(draft, count, expanding(draft.seed))
     settings = options.settings(client__server=server).client
     job = BatchJob(file, format, how, order, output, force, None, timeout, settings)
     return options.run(run_plan(job, Sink(as_json=as_json)))
-
-
-def _understood(
-    draft: "SpecDraft",
-    count: int,
-    expand: bool,
-    random: int | None,
-    most: int | None,
-    wildcards: str | None,
-) -> "Understanding":
-    """Flags without a file. Raises `UsageError` for those that contradict each other."""
-    from sdq.cli.batch.lines import Understanding
-    from sdq.cli.expansion import expansion_of
-
-    return Understanding(draft, count, expansion_of(expand, random, most, wildcards, draft.seed))

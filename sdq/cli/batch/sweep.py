@@ -11,6 +11,7 @@ from sdq.cli import picture_options as flags
 from sdq.cli import template_options as templates
 from sdq.cli.batch import flags as batch_flags
 from sdq.cli.generate import Cache, NoWait, Retry, Timeout
+from sdq.cli.taking import taking
 
 if TYPE_CHECKING:
     from sdq.cli.batch.axes import Sweep
@@ -48,8 +49,10 @@ Output = Annotated[
 ]
 
 
+@taking(expanding=templates.expanding_of)
 def sweep(
     prompt: Prompt,
+    *,
     grid: Grid,
     output: Output = None,
     model: Models = None,
@@ -60,10 +63,7 @@ def sweep(
     scheduler: Schedulers = None,
     lora: flags.Loras = None,
     seed: Seeds = None,
-    expand: templates.Expand = False,
-    random: templates.Random = None,
-    most: templates.Most = None,
-    wildcards: templates.WildcardsFolder = None,
+    expanding: templates.Expanding,
     jobs: batch_flags.Jobs = 8,
     cache: Cache = "prefer",
     priority: flags.Priority = "normal",
@@ -84,22 +84,18 @@ def sweep(
       sdq sweep "a red circle" --steps 5,10,20 --guidance 3,7 --grid sheet.png
       sdq sweep "a {red|green} circle" --expand --seed 1,2,3 --grid sheet.webp -o cells/
     """
-    draft = flags.draft_of(
-        negative=negative, model=None, sides=(None, None, None), steps=None, guidance=None,
-        scheduler=None, seed=None, new=False, loras=lora,
-    )  # fmt: skip
+    draft = flags.draft_of(negative=negative, lora=lora)
     from sdq.cli.batch.axes import sweep_of
     from sdq.cli.batch.job import HowToRun
     from sdq.cli.batch.running import BatchOrder
     from sdq.cli.batch.sheet import refuse_foreign
     from sdq.cli.batch.targets import Targets
-    from sdq.cli.expansion import expansion_of
     from sdq.cli.output import Sink
     from sdq.protocol.vocabulary import CachePolicy, Priority
 
     first_seed = (seed or "").partition(",")[0].strip()
     template_seed = int(first_seed) if first_seed.isdecimal() else None
-    expansion = expansion_of(expand, random, most, wildcards, template_seed)
+    expansion = expanding(template_seed)
     lists = {
         "model": model, "scheduler": scheduler, "size": size, "seed": seed, "steps": steps,
         "guidance": guidance,
