@@ -27,7 +27,8 @@ def opened(path: str) -> Iterator[int]:
         yield STDIN_FD
         return
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Opening a named pipe would wait for its writer, and nothing could end that.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise UsageError(
             f"{path} cannot be read: {error.strerror or error}",

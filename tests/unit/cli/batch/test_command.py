@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,19 @@ async def test_ctrl_c_leaves_whole_files_and_a_second_run_ends_it(
     assert again.code == 0
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert files == [f"{number:02}.png" for number in range(1, 13)]
+
+
+async def test_a_named_pipe_is_waited_for_and_can_be_left(
+    start: Start, tmp_path: Path, house: ScriptedHouse, server: str
+) -> None:
+    os.mkfifo(tmp_path / "p.fifo")
+    nobody = await start("batch", "p.fifo", "--json", "--timeout", "0.3", server=server)
+    outcome = await nobody.outcome()
+    assert (outcome.code, house.drawn) == (7, [])
+    running = await start("batch", "p.fifo", "-o", "{n}.png", server=server)
+    await asyncio.to_thread((tmp_path / "p.fifo").write_text, "one\ntwo\n")
+    outcome = await running.outcome()
+    assert (outcome.code, sorted(outcome.lines)) == (0, ["1.png", "2.png"])
 
 
 async def test_the_deadline(sdq: Sdq, tmp_path: Path, house: ScriptedHouse, server: str) -> None:
