@@ -4,13 +4,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
 from sdq.errors import DownloadError, ModelError, UsageError
 from sdq.protocol.model import (
+    LoraManifest,
     ModelDefaults,
     ModelFile,
     ModelId,
@@ -23,6 +24,7 @@ from sdq.protocol.model import (
 if TYPE_CHECKING:
     from sdq.worker.fetch.measure import Measured
 
+ManifestT = TypeVar("ManifestT", ModelManifest, LoraManifest)
 Kind = Literal["folder", "single_file", "archive"]
 Report = Callable[[str, int], None]
 """``report(file, bytes so far)``."""
@@ -155,13 +157,17 @@ def manifest_of(model_id: str, found: Files, like: ModelManifest, wishes: Wishes
         is_distilled=distilled,
         golden=wishes.golden,
     )
+    return checked(manifest, hint="`sdq model add --help` shows what can be said of a model")
+
+
+def checked(manifest: ManifestT, *, hint: str) -> ManifestT:
+    """The entry, as the server would read it. Raises `UsageError` for what it would not take."""
     try:
-        return msgspec.convert(msgspec.to_builtins(manifest), ModelManifest)
+        return msgspec.convert(msgspec.to_builtins(manifest), type(manifest))
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
         raise UsageError(
-            f"{where.rstrip('`') or 'the entry'}: {what[:1].lower()}{what[1:]}",
-            hint="`sdq model add --help` shows what can be said of a model",
+            f"{where.rstrip('`') or 'the entry'}: {what[:1].lower()}{what[1:]}", hint=hint
         ) from error
 
 

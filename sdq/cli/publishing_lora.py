@@ -7,8 +7,8 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from sdq.cli.publishing import Report, check_told, measured
-from sdq.errors import ModelError, UsageError
+from sdq.cli.publishing import Report, check_told, checked, measured
+from sdq.errors import ModelError
 from sdq.protocol.model import LoraManifest, ModelFile, RelativePath
 
 _ENDING = ".safetensors"
@@ -64,14 +64,7 @@ def lora_manifest_of(lora_id: str, file: ModelFile, wishes: LoraWishes) -> LoraM
         weight=1.0 if wishes.weight is None else wishes.weight,
         trigger=wishes.trigger or "",
     )
-    try:
-        return msgspec.convert(msgspec.to_builtins(manifest), LoraManifest)
-    except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `$.")
-        raise UsageError(
-            f"{where.rstrip('`') or 'the entry'}: {what[:1].lower()}{what[1:]}",
-            hint="`sdq model add-lora --help` shows what can be said of a LoRA",
-        ) from error
+    return checked(manifest, hint="`sdq model add-lora --help` shows what can be said of a LoRA")
 
 
 def _is_fit(name: str) -> bool:
