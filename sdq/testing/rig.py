@@ -104,10 +104,13 @@ class Rig(Parts):
             await self.outcomes.apply(drawn(job, png()))
             await self.scheduler.dispatch()
 
-    def bring_worker(self, worker_id: str = "worker-1", *, active: tuple[str, ...] = ()) -> None:
+    def bring_worker(
+        self, worker_id: str = "worker-1", *, active: tuple[str, ...] = (), at_once: int = 1
+    ) -> None:
         """A ready worker with the default model; it replaces whoever was online."""
         manifest = self.catalog.manifest(None)
-        beat = heartbeat(manifest, worker_id, active=active, sent_at=self.clock.now)
+        now = self.clock.now
+        beat = heartbeat(manifest, worker_id, active=active, sent_at=now, at_once=at_once)
         self.roster.update([beat])
 
 

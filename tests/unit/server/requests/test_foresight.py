@@ -74,11 +74,8 @@ async def test_who_draws_and_how_long_it_takes(rig: Rig):
 
 
 async def test_pictures_that_are_drawn_together_share_the_workers_time(rig: Rig):
-    rig.bring_worker(active=("job-1", "job-2"))
+    rig.bring_worker(active=("job-1", "job-2"), at_once=2)
     (outlook,) = await foreseen(rig, Intent(CAT))
-    beat = rig.roster.get("worker-1")
-    assert beat is not None
-    together = min(2, beat.at_once)
     rig.speeds.learn("worker-1", outlook.pictures[0].spec, 4.0)
     (outlook,) = await foreseen(rig, Intent(CAT))
-    assert outlook.picture_seconds == pytest.approx(4.0 / together)
+    assert outlook.picture_seconds == pytest.approx(2.0)
