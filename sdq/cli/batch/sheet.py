@@ -112,7 +112,8 @@ def refuse_foreign(path: Path, *, force: bool) -> None:
 def _is_ours(path: Path) -> bool:
     from PIL import Image
 
-    with suppress(OSError, SyntaxError, ValueError), Image.open(path) as image:
+    odd = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+    with suppress(*odd), Image.open(path) as image:
         return bool(image.getexif().get(_SOFTWARE) == _MAKER)
     return False
 

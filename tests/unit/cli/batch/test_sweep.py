@@ -1,5 +1,7 @@
 """`sdq sweep`: combinations of values on one sheet."""
 
+import struct
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,8 @@ import pytest
 from PIL import Image
 
 from sdq.cli.batch.axes import sweep_of
-from sdq.errors import UsageError
+from sdq.cli.batch.sheet import refuse_foreign
+from sdq.errors import OutputError, UsageError
 from sdq.spec import SpecDraft
 from sdq.testing.scripted_plans import ScriptedHouse
 from sdq.testing.transport import ScriptedServer
@@ -102,3 +105,12 @@ async def test_what_is_no_sheet_of_ours_is_not_replaced(
     assert (tmp_path / "mine.png").read_bytes() == b"notes"
     gif = await sdq("sweep", "a", "--grid", "mine.gif", server=server)
     assert gif.code == 2
+
+
+def test_a_file_that_claims_to_be_far_too_large_is_no_sheet(tmp_path: Path) -> None:
+    data = b"\x89PNG\r\n\x1a\n"
+    for chunk in (b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0), b"IDAT"):
+        data += struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "huge.png").write_bytes(data)
+    with pytest.raises(OutputError, match="is no sheet"):
+        refuse_foreign(tmp_path / "huge.png", force=False)
