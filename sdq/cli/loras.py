@@ -34,9 +34,9 @@ OnlyFor = Annotated[
     str | None, typer.Option("--model", metavar="ID", help="Only those for this model.")
 ]
 Sha256 = Annotated[
-    str | None, typer.Option(metavar="HEX", help="With --size, the file is not read.")
+    str | None, typer.Option(metavar="HEX", help="With --bytes too, the file is not read.")
 ]
-Size = Annotated[str | None, typer.Option(metavar="BYTES", help="Of the file.")]
+Bytes = Annotated[int | None, typer.Option("--bytes", metavar="N", min=1, help="Its exact size.")]
 Title = Annotated[str | None, typer.Option(help="For people.", rich_help_panel=_ABOUT)]
 License = Annotated[str | None, typer.Option(help="Its name.", rich_help_panel=_ABOUT)]
 Weight = Annotated[
@@ -61,7 +61,7 @@ def add_lora(
     model: For,
     server: options.Server = None,
     sha256: Sha256 = None,
-    size: Size = None,
+    size_bytes: Bytes = None,
     title: Title = None,
     license: License = None,
     weight: Weight = None,
@@ -85,7 +85,6 @@ def add_lora(
     for model_id in model:
         check_names(model_id, "")
     wishes = LoraWishes(model, title=title, license=license, weight=weight, trigger=trigger)
-    size_bytes = options.size_bytes(size, "--size")
     with progress() as report:
         file = lora_file(lora_id, links, sha256=sha256 or "", size_bytes=size_bytes, report=report)
     manifest = lora_manifest_of(lora_id, file, wishes)
