@@ -123,7 +123,7 @@ def person_lines(activity: Activity) -> list[str]:
 
 
 def _in_words(load: PersonLoad) -> str:
-    return f"{load.drawing} in hand, {load.waiting} waiting"
+    return f"{load.drawing} being drawn, {load.waiting} waiting"
 
 
 def event_lines(activity: Activity) -> list[str]:

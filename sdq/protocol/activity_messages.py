@@ -19,7 +19,7 @@ class PersonLoad(msgspec.Struct, frozen=True):
 
     is_mine: bool
     waiting: int
-    drawing: int  # given to workers
+    drawing: int  # begun by a worker; what only lies in its hands waits
 
 
 class ModelTally(msgspec.Struct, frozen=True):

@@ -7,6 +7,7 @@ wants any more is cancelled; one that somebody else wants goes on.
 import logging
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -67,9 +68,9 @@ _COUNT_OPEN = f"SELECT sum(jobs) AS jobs FROM job_counts WHERE {IN_FLIGHT}"  # n
 _WAITING_BY_PERSON = (
     "SELECT identity, sum(waiting) AS jobs FROM turns WHERE waiting > 0 GROUP BY identity"
 )
-_DRAWING_BY_PERSON = """
+_GIVEN_BY_PERSON = """
 SELECT wants.identity, count(*) AS jobs FROM jobs JOIN wants ON wants.sequence = jobs.sequence
-WHERE jobs.state IN ('dispatched', 'running') GROUP BY wants.identity
+WHERE jobs.state = ? GROUP BY wants.identity
 """
 
 
@@ -78,7 +79,7 @@ class Load(NamedTuple):
 
     identity: str
     waiting: int
-    drawing: int  # given to workers
+    drawing: int  # begun by a worker; what only lies in its hands waits
 
 
 class Listed(NamedTuple):
@@ -136,13 +137,13 @@ class Wants:
     async def loads(self) -> list[Load]:
         """Everybody who waits for something. A job that two people want counts for both."""
         waiting = await self._by_person(_WAITING_BY_PERSON)
-        drawing = await self._by_person(_DRAWING_BY_PERSON)
-        people = waiting.keys() | drawing.keys()
-        return [Load(one, waiting.get(one, 0), drawing.get(one, 0)) for one in people]
+        waiting += await self._by_person(_GIVEN_BY_PERSON, "dispatched")
+        drawing = await self._by_person(_GIVEN_BY_PERSON, "running")
+        return [Load(one, waiting[one], drawing[one]) for one in waiting.keys() | drawing.keys()]
 
-    async def _by_person(self, sql: str) -> dict[str, int]:
-        rows = await self._database.fetch_all(sql)
-        return {row["identity"]: row["jobs"] for row in rows}
+    async def _by_person(self, sql: str, *values: str) -> Counter[str]:
+        rows = await self._database.fetch_all(sql, values)
+        return Counter({row["identity"]: row["jobs"] for row in rows})
 
     async def list(
         self, identity: str, *, mine: bool, ended: bool, limit: int

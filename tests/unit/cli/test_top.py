@@ -57,7 +57,7 @@ def drawn(seen: Look, columns: int, lines: int, lost: float | None = None) -> li
 def test_at_80_by_24_all_of_it_is_there() -> None:
     shown = "\n".join(drawn(a_look(), 80, 24))
     for words in (
-        "2 being drawn, 5 waiting", "75% of 40", "you: 1 in hand, 3 waiting", "person 1: ",
+        "2 being drawn, 5 waiting", "75% of 40", "you: 1 being drawn, 3 waiting", "person 1: ",
         "gpu-0", "20.0", "3.0 GiB", "shapes* sdxl", "gpu-0 drew a picture of shapes in 0.5 s",
         "drawn: shapes 9, 1 failed", "q ends",
     ):  # fmt: skip

@@ -62,9 +62,17 @@ async def test_others_are_nobody_in_particular(rig: Rig):
     hers, mine = activity.people
     assert not hers.is_mine
     assert mine.is_mine
-    assert hers.waiting + hers.drawing == 5
-    assert mine == PersonLoad(True, 0, 1)
+    assert hers == PersonLoad(False, 5, 0)
+    assert mine == PersonLoad(True, 1, 0)
     assert HER not in repr(activity)
+
+
+async def test_a_job_is_being_drawn_once_it_was_begun(rig: Rig):
+    await rig.submission.submit(Submit(1, CAT, count=3), ME)
+    await rig.scheduler.dispatch()
+    await rig.outcomes.apply(begun(rig.dispatcher.take()))
+    (mine,) = (await rig.activity.report(GetActivity(1), ME)).people
+    assert mine == PersonLoad(True, 2, 1)
 
 
 async def test_ended_jobs_are_nobodys_load(rig: Rig):
