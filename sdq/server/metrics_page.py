@@ -68,8 +68,7 @@ class MetricsPage:
                     await writer.drain()
         except asyncio.CancelledError:
             pass  # the server is closing; asyncio would log a cancelled callback as a defect
-        except (OSError, ValueError, TimeoutError, asyncio.IncompleteReadError) as error:
-            # A ValueError is a line over the limit.
+        except (OSError, TimeoutError, asyncio.LimitOverrunError, EOFError) as error:
             log.debug("metrics: a request was given up: %s", error)
         finally:
             self._tasks.discard(task)

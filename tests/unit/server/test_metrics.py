@@ -102,7 +102,9 @@ async def test_over_http(request_line: bytes, status: bytes, body: bytes) -> Non
         assert CONTENT_TYPE.encode() in head
 
 
-async def test_who_wants_too_much_is_cut_off_and_others_are_served() -> None:
+async def test_who_wants_too_much_is_cut_off_and_others_are_served(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     page = MetricsPage(two_lines)
     await page.start("127.0.0.1:0")
     try:
@@ -111,6 +113,7 @@ async def test_who_wants_too_much_is_cut_off_and_others_are_served() -> None:
     finally:
         await page.close()
         await page.close()
+    assert not caplog.records  # no traceback in the server's log
 
 
 async def test_a_database_that_does_not_say() -> None:
