@@ -3,13 +3,15 @@
 import ctypes
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from sdq.protocol.model import ModelManifest
 from sdq.spec import ImageSpec
 from sdq.testing.worker import fake_manifest
+
+M_MMAP_THRESHOLD = -3  # malloc.h
 
 
 @pytest.fixture
@@ -46,12 +48,19 @@ def wait_for() -> Callable[[Callable[[], object]], None]:
 
 
 @pytest.fixture
-def trim() -> Callable[[], None]:
+def trim() -> Iterator[Callable[[], None]]:
     """Gives back what the process has freed and kept: without, what other tests used before would
-    be used again, and nothing be seen to grow."""
+    be used again, and nothing be seen to grow.
+
+    Large blocks go straight from and to the system meanwhile: in a heap that other tests have left
+    in pieces the same tensors would take more, or less, by chance.
+    """
+    libc = ctypes.CDLL(None)
 
     def release() -> None:
         gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # malloc_trim(3)
+        libc.malloc_trim(0)  # malloc_trim(3)
 
-    return release
+    libc.mallopt(M_MMAP_THRESHOLD, 256 * 1024)  # mallopt(3)
+    yield release
+    libc.mallopt(M_MMAP_THRESHOLD, 32 * 1024**2)  # where glibc's own, which moves, ends up
