@@ -62,6 +62,8 @@ def _lines() -> list[str]:
     words: list[str] = []
     while line := sys.stdin.buffer.readline(_MAX_LINE_CHARACTERS):
         said = line.decode("utf-8", "replace").split()
-        if said and said[0] != "KEY" and len(words) <= MAX_KEYS:
+        if said and said[0] != "KEY":
             words.append(said[0].removesuffix("*"))
+        if len(words) > MAX_KEYS:  # maybe it has no end
+            raise UsageError(f"more than {MAX_KEYS} keys are too many", hint="give fewer")
     return words

@@ -35,6 +35,22 @@ def test_keys_from_standard_input(shop: Any, ask: Any, monkeypatch: pytest.Monke
     assert "no keys" in err
 
 
+def test_standard_input_without_an_end(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(io.BytesIO):
+        read_lines = 0
+
+        def readline(self, *_: object) -> bytes:
+            self.read_lines += 1
+            assert self.read_lines < 100
+            return b"abcd1234\n"  # one key, again and again
+
+    monkeypatch.setattr("sdq.cli.keys.MAX_KEYS", 10)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(Endless()))
+    code, _, err = ask("fetch", "-")
+    assert code == 2
+    assert "more than 10 keys" in err
+
+
 def test_one_that_is_not_there_stops_no_other(shop: Any, ask: Any) -> None:
     code, out, err = ask("fetch", "0123456789", shop.keys[0], "-o", "{key}.png")
     assert (code, out) == (2, f"{shop.keys[0]}.png\n")
