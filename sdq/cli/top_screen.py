@@ -124,7 +124,7 @@ def view_of(
     activity, workers = seen.activity, seen.status.workers
     parts: list[RenderableType] = [_title(columns, lost_seconds)]
     parts += [Text(cut(line, columns)) for line in (*head_lines(seen), drawn_line(activity))]
-    people = _at_most(person_lines(activity), max(1, min(MAX_PEOPLE_LINES, lines - 10)))
+    people = person_lines(activity, max(1, min(MAX_PEOPLE_LINES, lines - 10)))
     room = lines - len(parts) - len(people) - 4  # titles and empty lines
     events = event_lines(activity)
     worker_lines = max(1, min(len(workers), room - min(len(events), max(2, room // 3))))
@@ -141,12 +141,6 @@ def _title(columns: int, lost_seconds: float | None) -> Text:
         words = f"lost the server {as_duration(lost_seconds)} ago, reconnecting"
         return Text(cut(f" {words} ".ljust(columns), columns), style="black on yellow")
     return Text(cut(f" sdq top   {_KEYS} ".ljust(columns), columns), style="reverse")
-
-
-def _at_most(lines: list[str], most: int) -> list[str]:
-    if len(lines) <= most:
-        return lines
-    return [*lines[: most - 1], f"and {len(lines) - most + 1} more"]
 
 
 def _workers(seen: Look, columns: int, most: int) -> RenderableType:

@@ -1,5 +1,6 @@
 """What `sdq top` shows: one look at a server, its words, and its object for programs."""
 
+import sys
 from typing import Any, NamedTuple
 
 import msgspec
@@ -110,15 +111,17 @@ def worker_row(worker: WorkerStatus) -> tuple[str, ...]:
     )
 
 
-def person_lines(activity: Activity) -> list[str]:
-    """Who waits for how much."""
+def person_lines(activity: Activity, most: int = sys.maxsize) -> list[str]:
+    """Who waits for how much, in at most so many lines."""
     others = 0
     lines = []
     for load in activity.people:
         others += not load.is_mine
         lines.append(f"{'you' if load.is_mine else f'person {others}'}: {_in_words(load)}")
-    if activity.more_people:
-        lines.append(f"and {activity.more_people} more")
+    people = len(lines) + activity.more_people
+    if people > most or activity.more_people:
+        lines = lines[: most - 1]
+        lines.append(f"and {people - len(lines)} more")
     return lines or ["nobody waits"]
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pexpect
 import pytest
 from rich.console import Console
@@ -71,6 +72,15 @@ def test_it_never_is_larger_than_the_window(columns: int, lines: int, workers: i
     assert len(shown) <= lines
     assert max(map(len, shown)) <= columns
     assert workers < 40 or any("more workers" in line for line in shown)
+
+
+@pytest.mark.parametrize(("beyond", "hidden"), [(0, 6), (20, 26)])
+def test_nobody_of_those_who_wait_is_left_uncounted(beyond: int, hidden: int) -> None:
+    status, activity = a_look(people=9)
+    crowd = msgspec.structs.replace(activity, more_people=beyond)
+    shown = drawn(Look(status, crowd), 80, 24)
+    assert f"and {hidden} more" in [line.strip() for line in shown]
+    assert [line.startswith(("you:", "person ")) for line in shown].count(True) == 3
 
 
 def test_a_lost_server_is_said_and_the_last_look_stays() -> None:
