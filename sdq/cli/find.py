@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -76,16 +77,14 @@ def run_find(
     """Prints what is found, a page at a time."""
 
     async def go_through(client: "Client") -> None:
-        left = sys.maxsize if limit is None else limit
-        page = filters
-        while left > 0:
-            wanted = min(left, _PAGE_PICTURES)
-            pictures = await client.find(words, wanted, **page)
-            printer.print(pictures)
-            left -= len(pictures)
-            if len(pictures) < wanted:
-                return
-            page = {**page, "before": pictures[-1].number}
+        page: list[StoredPicture] = []
+        async with aclosing(client.find_each(words, limit, **filters)) as pictures:
+            async for picture in pictures:
+                page.append(picture)
+                if len(page) == _PAGE_PICTURES:
+                    printer.print(page)
+                    page.clear()
+        printer.print(page)
 
     ask(server, go_through)
     if not printer.pictures and sys.stderr.isatty():

@@ -1,6 +1,7 @@
 """What a server answers at once: questions about jobs, workers, models, library."""
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Sequence
 from typing import TypeVar, Unpack
 
@@ -159,20 +160,24 @@ class Questions:
         return (await self._ask(message, FoundPictures)).pictures
 
     async def find_each(
-        self, words: str = "", **filters: Unpack[Filters]
+        self, words: str = "", limit: int | None = None, **filters: Unpack[Filters]
     ) -> AsyncGenerator[StoredPicture, None]:
-        """All pictures that `find` would give, newest first, asked for as they are taken.
+        """All pictures that `find` would give, newest first, asked for as they are taken; at most
+        ``limit`` of them.
 
         None comes twice, and none that is there throughout is missed, whatever is drawn meanwhile.
         """
-        more = True
-        while more:
-            answer = await self._ask(question_of(words, PAGE_PICTURES, filters), FoundPictures)
+        left = sys.maxsize if limit is None else limit
+        while left > 0:
+            message = question_of(words, min(left, PAGE_PICTURES), filters)
+            answer = await self._ask(message, FoundPictures)
             for picture in answer.pictures:
                 yield picture
-            more = answer.more and bool(answer.pictures)
-            if more:
-                filters = {**filters, "before": answer.pictures[-1].number}
+            # A page may be short and not the last: the server leaves damaged rows out.
+            if not answer.more or not answer.pictures:
+                return
+            left -= len(answer.pictures)
+            filters = {**filters, "before": answer.pictures[-1].number}
 
     async def pin(self, keys: Sequence[str], *, pinned: bool = True) -> Pinned:
         """Keeps pictures whatever retention and the size limit say, or (``pinned`` false) no

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import IO, Any
 
 import msgspec
@@ -31,7 +32,6 @@ MAX_FILES = 100_000
 """Looked at in a folder."""
 
 _QUALITY = 80
-_PAGE_PICTURES = 500
 _ERASE = "\r\x1b[K"
 
 
@@ -171,9 +171,11 @@ def _picture_files(folder: Path) -> list[Path]:
     for place, _, names in os.walk(folder):
         for name in names:
             path = Path(place, name)
-            if path.suffix.lower() in FORMATS and not path.is_symlink():
+            if path.suffix.lower() in FORMATS:
                 with suppress(OSError):
-                    found.append((path.stat().st_mtime, path))
+                    about = path.lstat()
+                    if S_ISREG(about.st_mode):  # a pipe would be waited for
+                        found.append((about.st_mtime, path))
             if len(found) > MAX_FILES:
                 raise UsageError(
                     f"there are more than {MAX_FILES} pictures in {folder}", hint="name one below"
@@ -214,13 +216,5 @@ def _spec(picture: Picture) -> dict[str, Any]:
 
 
 async def _keys(client: Client, words: str, filters: Filters, limit: int) -> list[str]:
-    keys: list[str] = []
-    page = filters
-    while len(keys) < limit:
-        wanted = min(_PAGE_PICTURES, limit - len(keys))
-        pictures = await client.find(words, wanted, **page)
-        keys += [picture.key for picture in pictures]
-        if len(pictures) < wanted:
-            break
-        page = {**page, "before": pictures[-1].number}
-    return keys
+    async with aclosing(client.find_each(words, limit, **filters)) as pictures:
+        return [picture.key async for picture in pictures]

@@ -1,8 +1,11 @@
 """``sdq find``: words, filters and pages as a person and a script see them."""
 
 import json
+import sqlite3
 import time
+from contextlib import closing
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,10 +60,24 @@ def test_all_of_them_come_page_by_page(
     shop: Any, ask: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sdq.cli.find._PAGE_PICTURES", 3)
+    monkeypatch.setattr("sdq.client.questions.PAGE_PICTURES", 3)
     lines = ask("find", "--all")[1].splitlines()
     assert [line.split()[0] for line in lines] == ["KEY", *(key[:12] for key in shop.keys[::-1])]
     asked = [message for message in shop.heard if isinstance(message, FindPictures)]
     assert len(asked) == 2
+
+
+def test_a_damaged_row_hides_no_older_picture(
+    shop: Any, ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdq.client.questions.PAGE_PICTURES", 3)
+    with closing(sqlite3.connect(tmp_path / "server" / "sdq.sqlite3")) as rows, rows:
+        rows.execute("UPDATE pictures SET spec = 'torn' WHERE key = ?", (shop.keys[2],))
+    whole = [shop.keys[3], shop.keys[1], shop.keys[0]]
+    assert keys_of(ask("find", "--all", "--keys")[1]) == whole
+    assert keys_of(ask("find", "--limit", "3", "--keys")[1]) == whole
+    said = json.loads(ask("gallery", "-o", "g.html", "--json")[1])
+    assert said["pictures"] == 3
 
 
 def test_nothing_from_outside_is_obeyed(shop: Any, ask: Any) -> None:

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -96,6 +97,7 @@ def test_a_folder(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("pics/broken.png").write_bytes(b"no picture")
     Image.new("RGB", (8, 8)).save("pics/silent.jpg")
     Path("pics/link.png").symlink_to(Path("pics/deep/a.png").absolute())
+    os.mkfifo("pics/pipe.png")  # without a writer: who opens it waits
     code, out, _ = ask("gallery", "--from", "pics", "-o", "g.html", "--json")
     assert code == 0
     said = json.loads(out)
