@@ -75,7 +75,7 @@ def _of_others(path: Path, data: bytes) -> dict[str, Any]:
     _kept.append(image)
     try:
         found = ParserManager().parse(image)
-    except Exception as error:
+    except Exception as error:  # its parsers raise what they stumble on
         raise UsageError(f"{path}: its texts cannot be read: {error}") from error
     if found is None:
         raise UsageError(
